@@ -1,0 +1,78 @@
+"""Card fraud: each payment scored against the recent past of its customer and of its terminal."""
+
+from millrace import (
+    Columns,
+    Count,
+    Derived,
+    Entity,
+    FixedPoint,
+    Ints,
+    Mean,
+    Model,
+    Pipeline,
+    RatioToMean,
+    Std,
+    Topic,
+    Window,
+    days,
+    hours,
+    in_range,
+    one_of,
+)
+
+payments = Topic(
+    "payments",
+    schema="schemas/1-payments-value.avsc",
+    key="customer_id",
+    event_time="event_time",
+    event_id="payment_id",
+)
+
+# Amounts are counted in cents, so that sums are exact and a feature has the same bits online and offline.
+amount = FixedPoint("amount", scale=100, largest=50_000)
+
+
+def weekend(columns: Columns) -> Ints:
+    """1 on Saturdays and Sundays; the epoch began on a Thursday."""
+    day = columns["event_time"] // days(1)
+    return (day + 3) % 7 >= 5
+
+
+def night(columns: Columns) -> Ints:
+    """1 from 00:00:00 to 06:59:59."""
+    return columns["event_time"] % days(1) // hours(1) <= 6
+
+
+customer = Entity(
+    "customer",
+    key="customer_id",
+    windows=(Window(days(1)), Window(days(7)), Window(days(30))),
+    aggregates=(Count(), Mean(amount), Std(amount), RatioToMean(amount)),
+    lateness_ms=hours(1),
+)
+
+# A terminal is judged by what was known a week ago: by then its frauds have been reported.
+terminal = Entity(
+    "terminal",
+    key="terminal_id",
+    windows=tuple(Window(days(n), delay_ms=days(7)) for n in (1, 7, 30)),
+    aggregates=(Count(),),
+    lateness_ms=hours(1),
+)
+
+pipeline = Pipeline(
+    "card_fraud",
+    input=payments,
+    rules=(
+        in_range("amount", 0, 50_000),
+        one_of("currency", ("EUR",)),
+    ),
+    derived=(Derived("weekend", weekend), Derived("night", night)),
+    entities=(customer, terminal),
+    model=Model(
+        "card_fraud",
+        path="models/card_fraud.onnx",
+        inputs=("amount", "weekend", "night", *customer.feature_names, *terminal.feature_names),
+    ),
+    output=Topic("payments.scored"),
+)

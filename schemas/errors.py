@@ -1,0 +1,90 @@
+"""What can go wrong, as one tree.
+
+    MillraceError
+    ├── RecordError            this record can't be used; the ones beside it can        -> dead letter
+    ├── RetryLater             something we depend on does not answer                   -> pause, keep the batch, try again
+    │   └── StoreDown          Redis is unreachable, refuses or is full
+    ├── FenceLost              another owner holds the state, or the state moved back   -> drop it, assign again
+    └── Refused                this can't be started as it stands                       -> exit, one clear line
+        ├── DefinitionError    the pipeline file contradicts itself or its schema
+        ├── SchemaError        a schema is broken, missing or incompatible
+        ├── ModelError         the model is missing, broken or made for other features
+        ├── SettingsError      a setting is missing or out of range
+        ├── TopicError         a topic is missing, or its settings would lose records
+        └── StateError         offsets and state contradict each other
+
+Anything else is a bug in Millrace or in a user's function: it stops the worker, loudly.
+"""
+
+from __future__ import annotations
+
+
+class MillraceError(Exception):
+    """Whatever Millrace raises on purpose."""
+
+
+class RecordError(MillraceError):
+    """This record can't be used; the ones beside it can."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason  # one of a fixed set of words: safe as a metric label
+        self.detail = detail  # free text: what was found, what was wanted
+
+
+class RetryLater(MillraceError):
+    """Something we depend on does not answer now; the same call may succeed after `after_seconds`."""
+
+    def __init__(self, detail: str, after_seconds: float = 1.0) -> None:
+        super().__init__(detail)
+        self.after_seconds = after_seconds
+
+
+class StoreDown(RetryLater):
+    """The state store is unreachable, refuses us or is full; nothing was written."""
+
+
+class FenceLost(MillraceError):
+    """The state of a shard is not ours any more, or is not where we left it: what was derived from it is void."""
+
+
+class Refused(MillraceError):
+    """This can't be started as it stands: the message says what was found, what was wanted and the way out."""
+
+    exit_code = 2
+
+
+class DefinitionError(Refused):
+    """The pipeline file contradicts itself or its schema."""
+
+    exit_code = 10
+
+
+class SchemaError(Refused):
+    """A schema is broken, missing or incompatible."""
+
+    exit_code = 11
+
+
+class ModelError(Refused):
+    """The model is missing, broken, or made for other features."""
+
+    exit_code = 12
+
+
+class SettingsError(Refused):
+    """A setting is missing or out of range."""
+
+    exit_code = 13
+
+
+class TopicError(Refused):
+    """A topic is missing, or its settings would lose records."""
+
+    exit_code = 14
+
+
+class StateError(Refused):
+    """Committed offsets and stored state contradict each other."""
+
+    exit_code = 15

@@ -1,0 +1,72 @@
+"""Where the state of windows is kept: the promises a store makes to the one owner of a shard.
+
+A *shard* is a part of the state with one owner at a time; a *position* is how far into its log the state has come. Both are
+opaque here. A *block* is the state of one key: a header, then fixed-width records (`transforms/block.py`). An owner first
+claims the shard, which shuts out every older owner, and from then on each read and write carries the fence:
+
+    claim -> position         the store's position, and the token every later call is checked against
+    read, read, ...           blocks, with the fence read after them
+    write(position) ... settle    sent without waiting; settle waits for the answer
+    release                   the next owner may be anyone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Ints, PackedBytes
+
+WHOLE_BLOCK = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What one batch changes in the blocks of one entity, frozen: row i puts ``data[i]`` into the block of ``keys[i]``."""
+
+    entity: str
+    keys: NDArray[np.uint64]  # shape (n, 2): the key's 128-bit hash
+    at: Ints  # shape (n,): byte offset in the block, or WHOLE_BLOCK to replace all of it
+    data: PackedBytes  # n stretches
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a new owner finds: how far the shard's state has come, and who wrote it."""
+
+    position: int | None  # None: no state
+    notes: dict[str, str]  # what earlier owners left beside the position (their producers' names, refused schema ids)
+
+
+class Store(Protocol):
+    """Keeps blocks for one owner a shard. Raises `StoreDown` when it can't be reached, `FenceLost` when the shard isn't ours."""
+
+    def claim(self, shard: str, notes: dict[str, str]) -> Claim:
+        """Become the owner: older owners' writes fail from now on. `notes` replaces theirs (returned in the claim)."""
+
+    def read(self, shard: str, entity: str, keys: NDArray[np.uint64]) -> PackedBytes:
+        """The blocks of these keys (shape (n, 2)), an empty stretch where there is none.
+
+        Outstanding writes are settled first, and the fence is read after the blocks in the same round trip.
+        """
+
+    def write(self, shard: str, writes: tuple[Writes, ...], position: int) -> None:
+        """Apply all of it and move the position, atomically and fenced. Sent, not awaited; at most one is outstanding."""
+
+    def settle(self, shard: str) -> None:
+        """Wait for the answer to the outstanding write, if any."""
+
+    def release(self, shard: str) -> None:
+        """Settle and give the shard up cleanly: its notes are cleared, its position and blocks stay."""
+
+    def forget(self, shard: str) -> None:
+        """Drop what is held for the shard here (connection, token) without a word to the store: after a fault."""
+
+    def drop(self, shard: str) -> None:
+        """Delete the shard's position and blocks, for a rebuild from the log."""
+
+    def close(self) -> None:
+        """Close every connection."""
