@@ -5,6 +5,7 @@
     ├── RetryLater             something we depend on does not answer                   -> pause, keep the batch, try again
     │   └── StoreDown          Redis is unreachable, refuses or is full
     ├── FenceLost              another owner holds the state, or the state moved back   -> drop it, assign again
+    ├── ScoringFailed          the model's run failed; no row of the batch has a score    -> stop, commit nothing of it
     └── Refused                this can't be started as it stands                       -> exit, one clear line
         ├── DefinitionError    the pipeline file contradicts itself or its schema
         ├── SchemaError        a schema is broken, missing or incompatible
@@ -46,6 +47,10 @@ class StoreDown(RetryLater):
 
 class FenceLost(MillraceError):
     """The state of a shard is not ours any more, or is not where we left it: what was derived from it is void."""
+
+
+class ScoringFailed(MillraceError):
+    """The model's run failed as a whole: no row of the batch has a score. The same batch would fail again."""
 
 
 class Refused(MillraceError):
