@@ -5,6 +5,8 @@
     ├── RetryLater             something we depend on does not answer                   -> pause, keep the batch, try again
     │   └── StoreDown          Redis is unreachable, refuses or is full
     ├── FenceLost              another owner holds the state, or the state moved back   -> drop it, assign again
+    │   └── LostBlock          a key's stored block is damaged or partly lost           -> rebuild the shard from the log
+    ├── TooManyRecords         a key has more events in its windows than declared       -> stop, by name
     ├── ScoringFailed          the model's run failed; no row of the batch has a score    -> stop, commit nothing of it
     └── Refused                this can't be started as it stands                       -> exit, one clear line
         ├── DefinitionError    the pipeline file contradicts itself or its schema
@@ -47,6 +49,14 @@ class StoreDown(RetryLater):
 
 class FenceLost(MillraceError):
     """The state of a shard is not ours any more, or is not where we left it: what was derived from it is void."""
+
+
+class LostBlock(FenceLost):
+    """The stored block of a key isn't what was written to it: the shard has to be rebuilt from its log."""
+
+
+class TooManyRecords(MillraceError):
+    """A key has more events in its windows than its entity declares room for."""
 
 
 class ScoringFailed(MillraceError):
