@@ -50,10 +50,19 @@ def load_settings(file: str | Path | None, environment: Mapping[str, str], local
         variable = name.removesuffix("_FILE")
         if name.startswith(PREFIX) and "__" in name:
             found.add_variable(environment, variable, _path_of(variable))
+        _check_underscores(name)
     try:
         return Settings.model_validate(found.tree)
     except ValidationError as error:
         raise SettingsError("\n".join(sorted({_line(dict(each), found) for each in error.errors(include_url=False)}))) from None
+
+
+def _check_underscores(name: str) -> None:
+    """One underscore for two would be passed over in silence."""
+    for section in Settings.model_fields:
+        start = f"{PREFIX}{section.upper()}_"
+        if name.startswith(start) and "__" not in name:
+            raise SettingsError(f"environment {name}: wanted two underscores between section and setting, {start}_{name.removeprefix(start)}")
 
 
 def settings_schema() -> dict[str, Json]:
@@ -93,7 +102,7 @@ class _Found:
         # The place of schemas is one thing with two names: what is said later, and weighs more, replaces both.
         if path[0] == "registry" and path[1:] in (("url",), ("folder",)):
             other = ("registry", "folder" if path[1] == "url" else "url")
-            if self.said_by.get(other, source) != source:
+            if _layer(self.said_by.get(other, source)) != _layer(source):
                 del self.tree["registry"][other[1]], self.said_by[other]
         branch = self.tree
         for step in path[:-1]:
@@ -111,6 +120,11 @@ class _Found:
                 return self.said_by[path[:end]]
         said = [source for known, source in self.said_by.items() if known[: len(path)] == path]
         return said[-1] if said else "the settings"
+
+
+def _layer(source: str) -> str:
+    """Variables of ours speak with one voice."""
+    return PREFIX if source.startswith(f"environment {PREFIX}") else source
 
 
 def _path_of(variable: str) -> Steps:

@@ -19,7 +19,7 @@ from transforms.entity import Entity
 Framing = Literal["confluent", "bare"]
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # the broker takes 249; `.dlq` needs four
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")  # it becomes part of an Avro name
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def repeated(names: Iterable[str]) -> str | None:
 
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise DefinitionError(f"{name!r} is no name for a {what}: wanted a letter, then up to 99 of a-z, A-Z, 0-9, '_' and '-'")
+        raise DefinitionError(f"{name!r} is no name for a {what}: wanted a letter, then up to 99 of a-z, A-Z, 0-9 and '_'")
 
 
 def _strings(what: str, values: Sequence[str]) -> tuple[str, ...]:

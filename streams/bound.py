@@ -1,0 +1,302 @@
+"""A pipeline held against its schema: every name resolved, every implicit rule written out, every fingerprint computed.
+
+Works offline: it reads the schema file, and neither broker, store nor model. What contradicts itself is refused here, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from schemas.avro import AvroSchema, load_schema
+from schemas.columns import Column, Constant, Ints, Nullable
+from schemas.errors import DefinitionError
+from schemas.features import Feature, FeatureSet, Json, fingerprint
+from schemas.rules import Rule, in_range, present
+from streams.event_columns import EventColumn, event_columns
+from streams.pipeline import Model, Pipeline, Topic, repeated
+from streams.suggestion import did_you_mean
+from transforms.aggregate import column_of
+from transforms.derive import Derived
+from transforms.entity import Entity
+from transforms.fixed_point import FixedPoint
+
+YEAR_1_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+YEAR_9999_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+MOST_RULES = 128  # a broken rule is one of the codes 128 to 255
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+_KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")
+_TEXT_TYPES = ("string", "bytes", "enum", "int", "long")
+_NUMBER_TYPES = ("boolean", "int", "long", "float", "double")
+
+
+@dataclass(frozen=True, slots=True)
+class EventTime:
+    """The column that says when an event happened, and how it becomes milliseconds.
+
+    Microseconds are floored: an event 1 us before the epoch happened in the millisecond -1. Every column of event times is in
+    milliseconds from extraction on; rules, derived columns and windows see nothing else.
+    """
+
+    column: str
+    units_per_ms: int  # 1 or 1000
+
+    def to_ms(self, column: Column) -> Column:
+        """The same rows in milliseconds."""
+        if self.units_per_ms == 1:
+            return column
+        if isinstance(column, Nullable):
+            return Nullable(self.to_ms(column.values), column.valid)
+        if isinstance(column, Constant):
+            assert isinstance(column.value, int)
+            return Constant(column.value // self.units_per_ms, column.rows)
+        assert isinstance(column, np.ndarray)
+        times: Ints = column // self.units_per_ms
+        return times
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A pipeline, its schema, and what follows from the two.
+
+    Attributes:
+        pipeline: as defined.
+        folder: the pipeline file's; relative paths start there.
+        schema: of the input's values.
+        columns: of an event, by name.
+        event_time: which of them is its time.
+        rules: implicit ones first, then the user's; the order gives the reject codes.
+        features: what the model is given, in order.
+    """
+
+    pipeline: Pipeline
+    folder: Path
+    schema: AvroSchema
+    columns: Mapping[str, EventColumn]
+    event_time: EventTime
+    rules: tuple[Rule, ...]
+    features: FeatureSet
+
+    @property
+    def name(self) -> str:
+        """The pipeline's."""
+        return self.pipeline.name
+
+    @property
+    def input(self) -> Topic:
+        """Where events come from."""
+        return self.pipeline.input
+
+    @property
+    def output(self) -> Topic:
+        """Where scored events go."""
+        return self.pipeline.output
+
+    @property
+    def key(self) -> str:
+        """The field whose text is the record's key."""
+        return _given(self.input.key)
+
+    @property
+    def event_id(self) -> str:
+        """The field that names an event."""
+        return _given(self.input.event_id)
+
+    @property
+    def model(self) -> Model:
+        """What scores."""
+        return self.pipeline.model
+
+    @property
+    def model_path(self) -> Path:
+        """The model's file."""
+        return self.folder / self.model.path
+
+    @property
+    def schema_folder(self) -> Path:
+        """Where writers' schemas are looked up when the settings name no registry: beside the input's own."""
+        return (self.folder / _given(self.input.schema)).parent
+
+    @property
+    def retention_ms(self) -> int:
+        """How far back the input's log must reach to rebuild the state."""
+        return max((entity.retention_ms for entity in self.pipeline.entities), default=0)
+
+    @cached_property
+    def state_fingerprint(self) -> str:
+        """Names what is stored: the entities, and the columns they are made of."""
+        return fingerprint([self._event_time(), [[e.state_fingerprint, self._origins(e.columns_needed)] for e in self.pipeline.entities]])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the whole pipeline but for the broker's names: what is accepted, remembered, shown to the model and put out."""
+        return fingerprint(
+            [
+                [self.schema.fingerprint, self.input.framing, self.key, self.event_id, self._event_time()],
+                [rule.describe() for rule in self.rules],
+                [derived.describe() for derived in self.pipeline.derived],
+                self.state_fingerprint,
+                [self.model.name, self.features.fingerprint],
+                self.pipeline.include_features,
+            ]
+        )
+
+    def _event_time(self) -> Json:
+        return {"column": self.event_time.column, "units_per_ms": self.event_time.units_per_ms}
+
+    def _origins(self, columns: Iterable[str]) -> Json:
+        return _origins(columns, self.columns, self.pipeline.derived)
+
+
+def bind(pipeline: Pipeline, folder: Path) -> Bound:
+    """Hold a pipeline against its schema.
+
+    Args:
+        pipeline: as defined.
+        folder: where its relative paths start.
+
+    Raises:
+        SchemaError: the schema file is missing or broken.
+        DefinitionError: the pipeline names what is not there, or uses a column for what it can't be.
+    """
+    schema = load_schema(folder / _given(pipeline.input.schema))
+    columns = event_columns(schema)
+    check = _Names(pipeline, columns)
+    event_time = check.event_time()
+    check.field("key", pipeline.input.key, _TEXT_TYPES)
+    check.field("event_id", pipeline.input.event_id, ("string",))
+    check.derived_names()
+    for entity in pipeline.entities:
+        check.entity(entity)
+    features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
+    rules = (*_implicit_rules(pipeline, columns, event_time), *pipeline.rules)
+    twice = repeated(rule.name for rule in rules)
+    if twice:
+        raise DefinitionError(f"pipeline {pipeline.name!r}: two rules are named {twice!r}; rename yours")
+    if len(rules) > MOST_RULES:
+        raise DefinitionError(f"pipeline {pipeline.name!r}: {len(rules)} rules with the implicit ones, wanted {MOST_RULES} at most")
+    return Bound(pipeline, folder, schema, columns, event_time, rules, features)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Looks up what a pipeline names."""
+
+    pipeline: Pipeline
+    columns: Mapping[str, EventColumn]
+
+    def field(self, role: str, name: str | None, types: tuple[str, ...]) -> EventColumn:
+        """The column of the event that plays a role, of one of these types."""
+        topic, name = self.pipeline.input.name, _given(name)
+        if name not in self.columns:
+            raise DefinitionError(f"topic {topic!r}: {role}={name!r} is no field of its schema; {did_you_mean(name, self.columns)}")
+        column = self.columns[name]
+        if column.type not in types:
+            raise DefinitionError(f"topic {topic!r}: {role}={name!r} is of type {column}, wanted {' or '.join(types)}")
+        return column
+
+    def event_time(self) -> EventTime:
+        column = self.field("event_time", self.pipeline.input.event_time, ("long",))
+        units = {"timestamp-millis": 1, "timestamp-micros": 1_000}.get(column.logical or "")
+        if units is None:
+            raise DefinitionError(
+                f"topic {self.pipeline.input.name!r}: event_time={column.name!r} is of type {column}, "
+                "wanted a long with logical type timestamp-millis or timestamp-micros"
+            )
+        return EventTime(column.name, units)
+
+    def derived_names(self) -> None:
+        for derived in self.pipeline.derived:
+            if derived.name in self.columns:
+                raise DefinitionError(f"derived column {derived.name!r} has the name of a field of the event")
+
+    def entity(self, entity: Entity) -> None:
+        amounts = [a.value for a in entity.aggregates if isinstance(a.value, FixedPoint)]
+        for role, names, types in (
+            ("key", entity.key_columns, _KEY_TYPES),
+            ("value", [amount.column for amount in amounts], _NUMBER_TYPES[1:]),
+            ("value", [name for a in entity.aggregates if (name := column_of(a)) and not isinstance(a.value, FixedPoint)], _KEY_TYPES),
+        ):
+            for name in names:
+                self._of_entity(entity, role, name, types)
+
+    def _of_entity(self, entity: Entity, role: str, name: str, types: tuple[str, ...]) -> None:
+        if name in {derived.name for derived in self.pipeline.derived}:
+            raise DefinitionError(
+                f"entity {entity.name!r}: its {role} {name!r} is a derived column; wanted a field of the event, since rules stand before derived columns"
+            )
+        if name not in self.columns:
+            raise DefinitionError(f"entity {entity.name!r}: its {role} {name!r} is no field of the event; {did_you_mean(name, self.columns)}")
+        if self.columns[name].type not in types:
+            raise DefinitionError(f"entity {entity.name!r}: its {role} {name!r} is of type {self.columns[name]}, wanted one of {', '.join(types)}")
+
+    def model_input(self, name: str, event_time: EventTime) -> Feature:
+        """What the model is given under a name."""
+        model = f"model {self.pipeline.model.name!r}"
+        derived = {each.name: each for each in self.pipeline.derived}
+        windows = {feature.name: (feature, entity) for entity in self.pipeline.entities for feature in entity.features}
+        meanings = [what for what, names in (("a field", self.columns), ("a derived column", derived), ("a window feature", windows)) if name in names]
+        if len(meanings) > 1:
+            raise DefinitionError(f"{model}: input {name!r} is {' and '.join(meanings)}; wanted one meaning")
+        if name in windows:
+            feature, entity = windows[name]
+            time: Json = {"column": event_time.column, "units_per_ms": event_time.units_per_ms}
+            origins = _origins(entity.columns_needed, self.columns, self.pipeline.derived)
+            return replace(feature, definition={**feature.definition, "event_time": time, "columns": origins})
+        if name in derived:
+            return Feature(name, "1", {"derived": derived[name].describe()})
+        if name not in self.columns:
+            raise DefinitionError(f"{model}: no input is named {name!r}; {did_you_mean(name, (*self.columns, *derived, *windows))}")
+        column = self.columns[name]
+        if column.type not in _NUMBER_TYPES:
+            raise DefinitionError(f"{model}: input {name!r} is of type {column}, wanted a number ({', '.join(_NUMBER_TYPES)})")
+        return Feature(name, name, {"field": column.describe()})
+
+
+def _implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event_time: EventTime) -> tuple[Rule, ...]:
+    """What an event must be for the pipeline to work at all, each rule under its own name."""
+    rules = [
+        _named(f"{_word(pipeline.input.event_id)}_present", present(_given(pipeline.input.event_id))),
+        _named(f"{_word(event_time.column)}_present", present(event_time.column)),
+        _named(f"{_word(event_time.column)}_in_years_1_to_9999", in_range(event_time.column, YEAR_1_MS, YEAR_9999_MS)),
+    ]
+    keys = dict.fromkeys(name for entity in pipeline.entities for name in entity.key_columns)
+    rules += [_named(f"{_word(name)}_present", present(name)) for name in keys if name != pipeline.input.event_id]
+    amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))
+    rules += [rule for amount in amounts for rule in amount.rules()]
+    checked = {amount.column for amount in amounts}
+    for name in pipeline.model.inputs:
+        if name in columns and name not in checked:
+            rules += _input_rules(columns[name])
+    return tuple(rules)
+
+
+def _input_rules(column: EventColumn) -> list[Rule]:
+    """The model is given a finite number in every row."""
+    if column.type in ("float", "double"):
+        return [_named(f"{_word(column.name)}_finite", in_range(column.name, -LARGEST_FLOAT32, LARGEST_FLOAT32))]
+    return [_named(f"{_word(column.name)}_present", present(column.name))] if column.nullable else []
+
+
+def _origins(columns: Iterable[str], fields: Mapping[str, EventColumn], derived: Iterable[Derived]) -> dict[str, Json]:
+    """Where columns come from: fields of which type, functions of which version."""
+    made = {each.name: each.describe() for each in derived}
+    return {name: fields[name].describe() if name in fields else made[name] for name in columns}
+
+
+def _named(name: str, rule: Rule) -> Rule:
+    return replace(rule, name=name)
+
+
+def _word(column: str | None) -> str:
+    return _given(column).replace(".", "_")
+
+
+def _given(value: str | None) -> str:
+    assert value is not None, "checked when the pipeline was defined"
+    return value
