@@ -7,7 +7,7 @@
     ├── FenceLost              another owner holds the state, or the state moved back   -> drop it, assign again
     │   └── LostBlock          a key's stored block is damaged or partly lost           -> rebuild the shard from the log
     ├── TooManyRecords         a key has more events in its windows than declared       -> stop, by name
-    ├── ScoringFailed          the model's run failed; no row of the batch has a score    -> stop, commit nothing of it
+    ├── ScoringFailed          the model's run failed; no row of the batch has a score   -> stop, loudly
     └── Refused                this can't be started as it stands                       -> exit, one clear line
         ├── DefinitionError    the pipeline file contradicts itself or its schema
         ├── SchemaError        a schema is broken, missing or incompatible
