@@ -205,7 +205,7 @@ class HealthSettings(Section):
     host: str = "127.0.0.1"
     """The address to listen on; the default is not reachable from other machines."""
     port: int = Field(default=8080, ge=0, le=65_535)
-    """The port to listen on; 0 = any free one, said in the log."""
+    """The port to listen on; 0 = no pages."""
     livez_stalled_seconds: Seconds = 60.0
     """A partition with records waiting and no progress for this long makes /livez fail."""
 
