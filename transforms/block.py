@@ -1,0 +1,166 @@
+"""Blocks: the bytes of one key in the store.
+
+    bytes    0..8    magic, with the format's version
+             8..12   words in a record (uint32)
+            12..16   length of the key's id (uint32)
+            16..32   the key's 128-bit hash
+            32..64   the first 32 bytes of its id, zeros after a shorter one
+            64..     records of 64-bit words: position + 1, event time, values
+
+all little-endian. A block has no count and no tail: its length tells how many records there are, and a new record is written at
+its end. Where a block was lost, such a write leaves a hole of zeros before it; since neither the magic nor a position + 1 is ever
+zero, a hole is found as soon as the block is read.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Ints, Octets, PackedBytes
+from schemas.compiled import compiled
+from schemas.errors import LostBlock
+from transforms.kernel import BASE, END, FIRST_VALUE, POSITIONS, TIMES, WRITE_FROM, Table
+from transforms.store import WHOLE_BLOCK
+
+MAGIC: Final = int.from_bytes(b"MILLRC\x00\x01", "little")
+HEADER_BYTES: Final = 64
+HEADER_WORDS: Final = 8
+_ID_BYTES = 32
+
+_ZEROS: Final = 1  # what may be wrong with a block
+_FORMAT: Final = 2
+_OTHER_KEY: Final = 3
+_DISORDER: Final = 4
+_FAULTS = {
+    _ZEROS: "has a hole of zeros: it was lost, and written to afterwards",
+    _FORMAT: "was written in another format",
+    _OTHER_KEY: "belongs to another key",
+    _DISORDER: "has records out of order",
+}
+
+if sys.byteorder != "little":  # pragma: no cover
+    raise ImportError("blocks are copied as they stand in memory, which must be little-endian")
+
+
+def headers(ids: PackedBytes, hashes: NDArray[np.uint64], record_words: int) -> NDArray[np.int64]:
+    """Shape (n, 8): the headers of the blocks of n keys, as words."""
+    head = np.zeros((len(ids), HEADER_WORDS), np.int64)
+    head[:, 0] = MAGIC
+    head[:, 1] = record_words | (ids.ends - ids.starts) << 32
+    head[:, 2:4] = hashes.view(np.int64)
+    octets = head.view(np.uint8).reshape(len(ids), HEADER_BYTES)
+    for row in range(len(ids)):  # new keys only
+        start = ids.starts[row]
+        end = min(ids.ends[row], start + _ID_BYTES)
+        octets[row, _ID_BYTES : _ID_BYTES + end - start] = ids.data[start:end]
+    return head
+
+
+def record_counts(blocks: PackedBytes, record_words: int, entity: str) -> Ints:
+    """Shape (n,): how many records each block holds; 0 for an empty stretch.
+
+    Raises:
+        LostBlock: a length that is no header and whole records.
+    """
+    sizes = blocks.ends - blocks.starts
+    bodies = np.where(sizes > 0, sizes - HEADER_BYTES, 0)
+    bad = np.flatnonzero((bodies < 0) | (bodies % (8 * record_words) != 0))
+    if len(bad):
+        raise LostBlock(f"a block of entity {entity!r} has {sizes[bad[0]]} bytes, wanted {HEADER_BYTES} + a multiple of {8 * record_words}")
+    return bodies // (8 * record_words)
+
+
+def unpack(blocks: PackedBytes, owners: Ints, head: NDArray[np.int64], heap: Table, slots: Table, entity: str) -> None:
+    """Copy the records of blocks to the heap, into the blocks reserved for the slots `owners`; running sums are left to make.
+
+    Raises:
+        LostBlock: a block that isn't what was written.
+    """
+    record_words = int(head[0, 1] & 0xFFFFFFFF) if len(head) else 0
+    fault = _unpack(blocks.data, blocks.starts, blocks.ends, owners, record_words, head, heap, slots)
+    if fault:
+        row, kind = divmod(int(fault), 8)
+        key = head[row].tobytes()
+        raise LostBlock(f"the block of {entity} {key[16:32].hex()} ({readable(key[32:64])}) {_FAULTS[kind]}")
+
+
+def readable(identity: bytes) -> str:
+    """A key's id, or the first bytes of it, for a person."""
+    parts = []
+    while len(identity) > 5:
+        kind, size = identity[:1], int.from_bytes(identity[1:5], "little")
+        part = identity[5 : 5 + size]
+        identity = identity[5 + size :]
+        parts.append(str(int.from_bytes(part, "little", signed=True)) if kind == b"i" else part.decode(errors="replace"))
+    return ", ".join(parts)
+
+
+def pack(changed: Ints, head: NDArray[np.int64], heap: Table, slots: Table, record_words: int) -> tuple[Ints, PackedBytes]:
+    """What to write for changed slots: the byte offset in each block (or WHOLE_BLOCK) and a copy of the bytes."""
+    fields = slots[changed]
+    first = fields[:, WRITE_FROM]
+    whole = first < 0
+    records = fields[:, END] - fields[:, BASE] - np.where(whole, 0, first)
+    sizes = records * (8 * record_words) + np.where(whole, HEADER_BYTES, 0)
+    at = np.where(whole, WHOLE_BLOCK, HEADER_BYTES + first * (8 * record_words))
+    ends = np.cumsum(sizes)
+    words = np.empty(int(ends[-1]) // 8 if len(ends) else 0, np.int64)
+    _pack(changed, record_words, head, heap, slots, words)
+    return at, PackedBytes(words.view(np.uint8), ends - sizes, ends)
+
+
+@compiled()
+def _word(data: Octets, at: int) -> int:
+    word = np.uint64(0)
+    for byte in range(8):
+        word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
+    return np.int64(word)
+
+
+@compiled("int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])")
+def _unpack(
+    data: Octets, starts: Ints, ends: Ints, owners: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table
+) -> int:
+    """Returns 0, or row x 8 + what is wrong there."""
+    for row in range(len(owners)):
+        slot = owners[row]
+        at = starts[row]
+        if at == ends[row]:
+            continue
+        for word in range(HEADER_WORDS):
+            found = _word(data, at)
+            if found != head[row, word]:
+                return row * 8 + (_OTHER_KEY if word > 1 else _ZEROS if found == 0 else _FORMAT)
+            at += 8
+        place = slots[slot, BASE]
+        while at < ends[row]:
+            for word in range(record_words):
+                heap[word, place] = _word(data, at)
+                at += 8
+            if heap[POSITIONS, place] == 0:
+                return row * 8 + _ZEROS
+            if place > slots[slot, BASE] and heap[TIMES, place] < heap[TIMES, place - 1]:
+                return row * 8 + _DISORDER
+            place += 1
+        slots[slot, END] = place
+    return 0
+
+
+@compiled("void(const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])")
+def _pack(changed: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table, out: Ints) -> None:
+    at = 0
+    for slot in changed:
+        first = slots[slot, WRITE_FROM]
+        if first < 0:
+            for word in range(HEADER_WORDS):
+                out[at] = head[slot, word]
+                at += 1
+            first = 0
+        for place in range(slots[slot, BASE] + first, slots[slot, END]):
+            for word in range(record_words):
+                out[at] = heap[word, place]
+                at += 1

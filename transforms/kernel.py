@@ -1,0 +1,403 @@
+"""The kernel: what each event sees through its windows, and how it is remembered. The meaning of a window is written here.
+
+    M          the newest event time remembered for the key before this event
+    accepted   t >= M - lateness (and believed, where there is a guard); a key's first event is
+    tau        t if accepted, else M - lateness
+    R          floor(tau / g) without a delay d, else floor((tau - d + 1) / g) - 1: the newest cell of the window
+    window     what was remembered with R - w / g < floor(t' / g) <= R, and the event itself if d = 0
+
+An event that is not accepted is evaluated at tau and not remembered. Ties stand in the order of the log.
+
+The records of a key lie together in the *heap*, sorted by (event time, order in the log), in a block with room for more; the
+rows of the heap are
+
+    0  position + 1     1  event time     2..  the values     then  running sums of value, and of value x value
+
+Running sums begin at the block's first record and wrap around in int64: their differences are exact as long as what they differ
+by is. A record too old for any window is passed over by moving the block's start; it is overwritten when the block is full.
+
+The module is longer than most since compiled functions are cached by file: one that calls another must share its file with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Ints
+from schemas.compiled import compiled
+from transforms.arithmetic import (
+    DIFFERENT,
+    GREATEST,
+    LEAST,
+    NEEDS_DISTINCT,
+    NEEDS_EXTREMES,
+    NEEDS_LAST,
+    NEEDS_SQUARES,
+    NEEDS_SUM,
+    NEWEST,
+    S1,
+    S2,
+    VALUE_INTEGERS,
+    N,
+)
+
+Table = NDArray[np.int64]  # shape (rows, fields)
+
+POSITIONS: Final = 0  # rows of the heap
+TIMES: Final = 1
+FIRST_VALUE: Final = 2
+
+BASE: Final = 0  # fields of a slot: its block's first place in the heap
+START: Final = 1  # the first record still of use
+END: Final = 2  # one past the last
+SIZE: Final = 3  # index into the sizes of blocks; -1 = the slot is free
+TOUCHED_AT: Final = 4  # the largest position that looked at it
+TURN: Final = 5  # the last turn that looked at it
+CHANGED: Final = 6  # the last turn that changed it
+WRITE_FROM: Final = 7  # in that turn: the first record not yet in the store, counted from BASE; -1 = all, and the header
+SLOT_FIELDS: Final = 8
+
+NEEDS: Final = 0  # fields of a value: what its aggregates need
+VALUE: Final = 1  # rows of the heap
+SUMS: Final = 2  # -1 = none
+SQUARES: Final = 3
+VALUE_FIELDS: Final = 4
+
+LENGTH: Final = 0  # fields of a window
+GRID: Final = 1
+DELAY: Final = 2
+HOLDS_SELF: Final = 3
+WINDOW_FIELDS: Final = 4
+
+LATENESS: Final = 0  # terms of an entity
+REACH: Final = 1
+MAX_RECORDS: Final = 2
+GUARDED: Final = 3
+OLDEST: Final = 4
+AHEAD: Final = 5
+TERMS: Final = 6
+
+TOP: Final = 0  # of the heap: the first place never used
+CHANGED_SLOTS: Final = 1  # how many slots this turn changed
+ROOM_WANTED: Final = 2  # why the kernel stopped: the size of a block the heap has no room for, or 0: too many records
+STAMP: Final = 3  # generation of the scratch table of `_distinct`
+CONTROLS: Final = 4
+
+ON_TIME: Final = 0
+LATE: Final = 1
+TOO_LATE: Final = 2
+
+_SPREAD: Final = 0x1E3779B97F4A7C15  # odd, with its bits well mixed: neighbouring values go far apart
+
+
+def block_sizes(largest: int) -> Ints:
+    """The capacities of blocks: four steps from one power of two to the next, up to at least `largest` records."""
+    sizes = [4, 5, 6, 7]
+    while sizes[-1] < largest:
+        sizes.append(sizes[-4] * 2)
+    return np.array(sizes, np.int64)
+
+
+@compiled()
+def _size_for(sizes: Ints, records: int) -> int:
+    """The smallest block with room for so many records."""
+    low = 0
+    high = len(sizes) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if sizes[middle] < records:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled()
+def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int:
+    """The place of a block of the given size; -1, and what is wanted in `control`, if the heap has no room."""
+    place = free[size]
+    if place >= 0:
+        free[size] = heap[TIMES, place]  # free blocks form a list through their first event time
+        return place
+    place = control[TOP]
+    if place + sizes[size] > heap.shape[1]:
+        control[ROOM_WANTED] = sizes[size]
+        return -1
+    control[TOP] = place + sizes[size]
+    return place
+
+
+@compiled()
+def _give_back(free: Ints, heap: Table, size: int, place: int) -> None:
+    heap[TIMES, place] = free[size]
+    free[size] = place
+
+
+@compiled("int64(const int64[::1], const int64[::1], const int64[::1], int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])")
+def reserve(new: Ints, records: Ints, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> int:
+    """Give each new slot a block with room for its records and some more; returns how many got theirs before the heap was full."""
+    for i in range(len(new)):
+        count = records[i]
+        size = _size_for(sizes, count + count // 4 + 2)
+        place = _take(sizes, free, control, heap, size)
+        if place < 0:
+            return i
+        slot = new[i]
+        slots[slot, BASE] = place
+        slots[slot, START] = place
+        slots[slot, END] = place
+        slots[slot, SIZE] = size
+        slots[slot, TOUCHED_AT] = -1
+        slots[slot, CHANGED] = -1
+        slots[slot, WRITE_FROM] = -1
+    return len(new)
+
+
+@compiled("void(const int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])")
+def release(leaving: Ints, free: Ints, heap: Table, slots: Table) -> None:
+    """Give the blocks of slots back."""
+    for slot in leaving:
+        if slots[slot, SIZE] >= 0:
+            _give_back(free, heap, slots[slot, SIZE], slots[slot, BASE])
+        slots[slot, SIZE] = -1
+
+
+@compiled()
+def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None:
+    """Make the running sums of records first..end of a block."""
+    for c in range(len(values)):
+        v = values[c, VALUE]
+        p = values[c, SUMS]
+        if p >= 0:
+            running = heap[p, first - 1] if first > base else 0
+            for at in range(first, end):
+                running += heap[v, at]
+                heap[p, at] = running
+        p = values[c, SQUARES]
+        if p >= 0:
+            running = heap[p, first - 1] if first > base else 0
+            for at in range(first, end):
+                running += heap[v, at] * heap[v, at]
+                heap[p, at] = running
+
+
+@compiled("void(const int64[::1], const int64[:, ::1], int64[:, ::1], int64[:, ::1])")
+def sum_up(filled: Ints, values: Table, heap: Table, slots: Table) -> None:
+    """Make the running sums of slots whose records came from the store."""
+    for slot in filled:
+        _sum_up(slots[slot, BASE], slots[slot, END], values, heap, slots[slot, BASE])
+
+
+@compiled()
+def _move(slot: int, place: int, size: int, values: Table, heap: Table, slots: Table) -> None:
+    """Move a slot's live records to the front of a block, which may be its own."""
+    start = slots[slot, START]
+    count = slots[slot, END] - start
+    for row in range(FIRST_VALUE + len(values)):
+        for i in range(count):
+            heap[row, place + i] = heap[row, start + i]
+    slots[slot, BASE] = place
+    slots[slot, START] = place
+    slots[slot, END] = place + count
+    slots[slot, SIZE] = size
+    _sum_up(place, place + count, values, heap, place)
+
+
+@compiled()
+def _make_room(slot: int, values: Table, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> bool:
+    """See to it that a slot's block has room for one more; False if the heap has none."""
+    base = slots[slot, BASE]
+    size = slots[slot, SIZE]
+    if slots[slot, END] < base + sizes[size]:
+        return True
+    live = slots[slot, END] - slots[slot, START]
+    if live < slots[slot, END] - base:
+        slots[slot, WRITE_FROM] = -1  # records move up in the block: it is written whole
+    wanted = _size_for(sizes, live + live // 4 + 2)
+    if wanted == size:
+        _move(slot, base, size, values, heap, slots)
+        return True
+    place = _take(sizes, free, control, heap, wanted)
+    if place < 0:
+        return False
+    _move(slot, place, wanted, values, heap, slots)
+    _give_back(free, heap, size, base)
+    return True
+
+
+@compiled()
+def _first_at_or_after(heap: Table, first: int, end: int, time: int) -> int:
+    """Of the sorted records first..end, the first whose event time is not before `time`; `end` if there is none."""
+    count = end - first
+    while count > 0:
+        half = count >> 1
+        if heap[TIMES, first + half] < time:
+            first += half + 1
+            count -= half + 1
+        else:
+            count = half
+    return first
+
+
+@compiled()
+def _distinct(heap: Table, row: int, first: int, end: int, own: int, x: int, scratch: Table, control: Ints) -> int:
+    """How many different values records first..end have, and x if the event itself is to count."""
+    control[STAMP] += 1
+    stamp = control[STAMP]
+    slots = 4
+    while slots < 2 * (end - first + own):
+        slots *= 2
+    found = 0
+    for at in range(first - own, end):
+        value = x if at < first else heap[row, at]
+        place = ((value * _SPREAD) >> 20) & (slots - 1)
+        while scratch[place, 0] == stamp and scratch[place, 1] != value:
+            place = (place + 1) & (slots - 1)
+        if scratch[place, 0] != stamp:
+            scratch[place, 0] = stamp
+            scratch[place, 1] = value
+            found += 1
+    return found
+
+
+@compiled()
+def _summarise(
+    base: int, first: int, end: int, own: int, tau: int, i: int, values: Table, given: Table, heap: Table, scratch: Table, control: Ints, out: Ints
+) -> None:
+    """The integers of one window: records first..end, and event i itself if `own` is 1."""
+    out[N] = end - first + own
+    for c in range(len(values)):
+        at = 1 + c * VALUE_INTEGERS
+        row = values[c, VALUE]
+        x = given[c, i]
+        needs = values[c, NEEDS]
+        if needs & NEEDS_SUM:
+            p = values[c, SUMS]
+            out[at + S1] = own * x
+            if end > first:
+                out[at + S1] += heap[p, end - 1] - (heap[p, first - 1] if first > base else 0)
+        if needs & NEEDS_SQUARES:
+            p = values[c, SQUARES]
+            out[at + S2] = own * x * x
+            if end > first:
+                out[at + S2] += heap[p, end - 1] - (heap[p, first - 1] if first > base else 0)
+        if needs & NEEDS_EXTREMES and out[N] > 0:
+            least = x if own else heap[row, first]
+            greatest = least
+            for j in range(first, end):
+                least = min(least, heap[row, j])
+                greatest = max(greatest, heap[row, j])
+            out[at + LEAST] = least
+            out[at + GREATEST] = greatest
+        if needs & NEEDS_DISTINCT:
+            out[at + DIFFERENT] = _distinct(heap, row, first, end, own, x, scratch, control)
+        if needs & NEEDS_LAST and out[N] > 0:
+            # On a grid, the cell of a late event may hold newer ones.
+            behind = end > first and (own == 0 or heap[TIMES, end - 1] > tau)
+            out[at + NEWEST] = heap[row, end - 1] if behind else x
+
+
+@compiled()
+def _remember(slot: int, i: int, t: int, position: int, start: int, turn: int, values: Table, given: Table, heap: Table, slots: Table) -> None:
+    """Put an event in its place: last, or, when it is late, behind the last that is not newer. There is room for it."""
+    base = slots[slot, BASE]
+    end = slots[slot, END]
+    at = end
+    if end > start and heap[TIMES, end - 1] > t:
+        at = _first_at_or_after(heap, start, end, t + 1)
+        for row in range(FIRST_VALUE + len(values)):
+            for j in range(end, at, -1):
+                heap[row, j] = heap[row, j - 1]
+        slots[slot, WRITE_FROM] = min(slots[slot, WRITE_FROM], at - base)
+    heap[POSITIONS, at] = position + 1
+    heap[TIMES, at] = t
+    for c in range(len(values)):
+        heap[values[c, VALUE], at] = given[c, i]
+    _sum_up(at, end + 1, values, heap, base)
+    slots[slot, END] = end + 1
+
+
+@compiled(
+    "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], "
+    "int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])"
+)
+def advance(
+    first_row: int,
+    rows: Ints,  # (m,) where each event stands in the batch
+    slot_of: Ints,  # (m,)
+    times: Ints,  # (m,)
+    given: Table,  # (values, m)
+    positions: Ints,  # (m,)
+    arrived: Ints,  # (m,), or (0,) without a guard
+    turn: int,
+    windows: Table,
+    values: Table,
+    terms: Ints,
+    sizes: Ints,
+    free: Ints,
+    control: Ints,
+    heap: Table,
+    slots: Table,
+    changed: Ints,  # slots this turn changed, in the order of their first change
+    scratch: Table,
+    integers: NDArray[np.int64],  # (m, windows, 1 + 6 x values), zeros
+    timing: NDArray[np.uint8],  # (n,) the worst so far
+) -> int:
+    """Let events pass one by one, from `first_row` on: look through the windows, then remember.
+
+    Returns the number of rows, or the row that could not be done, with the reason in ``control[ROOM_WANTED]``; nothing of that
+    row has happened yet.
+    """
+    for i in range(first_row, len(slot_of)):
+        slot = slot_of[i]
+        t = times[i]
+        known = slots[slot, END] > slots[slot, START]
+        newest = heap[TIMES, slots[slot, END] - 1] if known else t
+        accepted = t >= newest - terms[LATENESS]
+        if terms[GUARDED] and (t < arrived[i] - terms[OLDEST] or t > arrived[i] + terms[AHEAD]):
+            accepted = False
+
+        if accepted:
+            while slots[slot, START] < slots[slot, END] and heap[TIMES, slots[slot, START]] <= max(newest, t) - terms[REACH]:
+                slots[slot, START] += 1
+            if slots[slot, END] - slots[slot, START] >= terms[MAX_RECORDS]:
+                control[ROOM_WANTED] = 0
+                return i
+            if slots[slot, CHANGED] != turn:
+                slots[slot, CHANGED] = turn
+                slots[slot, WRITE_FROM] = slots[slot, END] - slots[slot, BASE]
+                if slots[slot, WRITE_FROM] == 0:
+                    slots[slot, WRITE_FROM] = -1  # a new key
+                changed[control[CHANGED_SLOTS]] = slot
+                control[CHANGED_SLOTS] += 1
+            if not _make_room(slot, values, sizes, free, control, heap, slots):
+                return i
+
+        tau = t if accepted else newest - terms[LATENESS]
+        base = slots[slot, BASE]
+        start = slots[slot, START]
+        end = slots[slot, END]
+        for w in range(len(windows)):
+            g = windows[w, GRID]
+            d = windows[w, DELAY]
+            if g == 1:
+                edge = tau - d + 1
+            elif d == 0:
+                edge = (tau // g + 1) * g
+            else:
+                edge = (tau - d + 1) // g * g
+            last = end
+            if end > start and heap[TIMES, end - 1] >= edge:
+                last = _first_at_or_after(heap, start, end, edge)
+            first = _first_at_or_after(heap, start, last, edge - windows[w, LENGTH])
+            _summarise(base, first, last, windows[w, HOLDS_SELF], tau, i, values, given, heap, scratch, control, integers[i, w])
+
+        if accepted:
+            _remember(slot, i, t, positions[i], start, turn, values, given, heap, slots)
+        slots[slot, TOUCHED_AT] = max(slots[slot, TOUCHED_AT], positions[i])
+        judgement = TOO_LATE if not accepted else LATE if t < newest else ON_TIME
+        timing[rows[i]] = max(timing[rows[i]], judgement)
+    return len(slot_of)

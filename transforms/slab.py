@@ -1,0 +1,260 @@
+"""The slab: the resident state of one entity in one shard, a bounded cache of the store's blocks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Floats, Ints, PackedBytes
+from schemas.errors import TooManyRecords
+from transforms import arithmetic, block, directory, kernel
+from transforms.aggregate import Aggregate
+from transforms.entity import Entity
+from transforms.fixed_point import FixedPoint
+from transforms.store import Store, Writes
+from transforms.window import days
+
+_log = logging.getLogger(__name__)
+_FIRST_SLOTS = 256
+_FIRST_RECORDS = 4096
+
+
+class Slab:
+    """Keys of one entity with their records, the most lately used up to `max_keys`.
+
+    A batch passes in two calls, so that a store that does not answer leaves nothing half done: `admit` makes its keys resident,
+    `advance` computes and remembers.
+    """
+
+    def __init__(self, shard: str, entity: Entity, store: Store, max_keys: int) -> None:
+        self._shard = shard
+        self._entity = entity
+        self._store = store
+        self._max_keys = max_keys
+        self._turn = 0
+        self._over = False
+        self._settled_below = 0  # rows at smaller positions are in the store
+        self._record_words = kernel.FIRST_VALUE + len(entity.values)
+        self._windows = _window_table(entity)
+        self._values, heap_rows = _value_table(entity)
+        self._terms = _terms(entity)
+        self._features, self._feature_terms = _feature_tables(entity)
+        self._sizes = kernel.block_sizes(entity.max_records * 2)
+        self._free = np.full(len(self._sizes), -1, np.int64)
+        self._control = np.zeros(kernel.CONTROLS, np.int64)
+        self._heap = np.empty((heap_rows, _FIRST_RECORDS), np.int64)
+        self._scratch = _scratch(entity)
+        self._slots = np.zeros((0, kernel.SLOT_FIELDS), np.int64)
+        self._hashes = np.empty((0, 2), np.uint64)
+        self._head = np.empty((0, block.HEADER_WORDS), np.int64)
+        self._free_slots = np.empty(0, np.int64)
+        self._free_count = 0
+        self._table = np.zeros(2, np.int64)
+        self._ids = PackedBytes.pack([])
+        self._more_slots(_FIRST_SLOTS)
+
+    @property
+    def resident_keys(self) -> int:
+        """How many keys are held."""
+        return len(self._slots) - self._free_count
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory of all tables, used or not."""
+        tables = (self._heap, self._slots, self._hashes, self._head, self._free_slots, self._table, self._scratch)
+        return sum(table.nbytes for table in tables)
+
+    def settle(self, position: int) -> None:
+        """The store holds what happened below this position: keys not touched since may leave."""
+        self._settled_below = max(self._settled_below, position)
+
+    def admit(self, ids: PackedBytes, hashes: NDArray[np.uint64]) -> Ints:
+        """Make keys resident, reading those that aren't from the store in one call; shape (m,): the slot of each.
+
+        Raises:
+            StoreDown, FenceLost: from the store; LostBlock: a block isn't what was written. Nothing is changed then.
+        """
+        self._turn += 1
+        if self._free_count < len(ids):
+            self._more_slots(len(ids))
+        slot_of = np.empty(len(ids), np.int64)
+        rows = np.empty(len(ids), np.int64)
+        added = directory.find_or_add(hashes, self._table, self._hashes, self._free_slots, self._free_count, slot_of, rows)
+        self._slots[slot_of, kernel.TURN] = self._turn
+        self._free_count -= added
+        if added:
+            new = rows[:added]
+            self._evict()
+            self._load(ids.take(new), hashes[new], slot_of[new])
+        self._ids = ids
+        return slot_of
+
+    def advance(
+        self,
+        slot_of: Ints,
+        rows: Ints,
+        times: Ints,
+        given: NDArray[np.int64],
+        positions: Ints,
+        arrived: Ints,
+        timing: NDArray[np.uint8],
+        features: Floats,
+        first_column: int,
+    ) -> Writes:
+        """Compute the features of m events into their rows, remember the events, and give what changed, frozen.
+
+        Raises:
+            TooManyRecords: a key has more than its entity's `max_records`.
+        """
+        count = len(slot_of)
+        integers = np.zeros((count, len(self._windows), 1 + arithmetic.VALUE_INTEGERS * len(self._values)), np.int64)
+        changed = np.empty(count, np.int64)
+        self._control[kernel.CHANGED_SLOTS] = 0
+        done = 0
+        while True:
+            done = kernel.advance(
+                done, rows, slot_of, times, given, positions, arrived, self._turn, self._windows, self._values, self._terms,
+                self._sizes, self._free, self._control, self._heap, self._slots, changed, self._scratch, integers, timing,
+            )  # fmt: skip
+            if done == count:
+                break
+            self._more_records(done)
+        arithmetic.compute(self._features, self._feature_terms, integers, given, rows, features, first_column)
+        return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]])
+
+    def _freeze(self, changed: Ints) -> Writes:
+        at, data = block.pack(changed, self._head, self._heap, self._slots, self._record_words)
+        return Writes(self._entity.name, self._hashes[changed], at, data)
+
+    def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints) -> None:
+        loaded = False
+        try:
+            blocks = self._store.read(self._shard, self._entity.name, hashes)
+            counts = block.record_counts(blocks, self._record_words, self._entity.name)
+            head = block.headers(ids, hashes, self._record_words)
+            self._head[new] = head
+            done = 0
+            while (done := done + kernel.reserve(new[done:], counts[done:], self._sizes, self._free, self._control, self._heap, self._slots)) < len(new):
+                self._grow_heap(int(self._control[kernel.ROOM_WANTED]))
+            block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name)
+            kernel.sum_up(new, self._values, self._heap, self._slots)
+            loaded = True
+        finally:
+            if not loaded:
+                self._leave(new)
+
+    def _evict(self) -> None:
+        """Let the least lately used keys go while there are more than `max_keys`, but none whose last batch isn't settled."""
+        excess = self.resident_keys - self._max_keys
+        if excess <= 0:
+            return
+        fields = self._slots
+        may_leave = (fields[:, kernel.SIZE] >= 0) & (fields[:, kernel.TURN] < self._turn) & (fields[:, kernel.TOUCHED_AT] < self._settled_below)
+        candidates = np.flatnonzero(may_leave)
+        # Choosing costs a look at every slot, so some more than needed are let go at a time.
+        wanted = min(len(candidates), max(excess, self._max_keys // 16))
+        if wanted >= excess:
+            self._over = False
+        elif not self._over:
+            self._over = True  # said once, until there is room again
+            _log.warning(
+                "more keys than max_keys entity=%s shard=%s resident_keys=%d max_keys=%d reason=touched_by_unsettled_batches",
+                self._entity.name, self._shard, self.resident_keys - wanted, self._max_keys,
+            )  # fmt: skip
+        if wanted:
+            self._leave(candidates[np.argpartition(fields[candidates, kernel.TURN], wanted - 1)[:wanted]])
+
+    def _leave(self, leaving: Ints) -> None:
+        directory.remove(leaving, self._table, self._hashes)
+        kernel.release(leaving, self._free, self._heap, self._slots)
+        self._free_slots[self._free_count : self._free_count + len(leaving)] = leaving
+        self._free_count += len(leaving)
+
+    def _more_slots(self, at_least: int) -> None:
+        old = len(self._slots)
+        new = max(old + at_least, old + old // 2)
+        self._slots = _grown(self._slots, new)
+        self._slots[old:, kernel.SIZE] = -1
+        self._hashes = _grown(self._hashes, new)
+        self._head = _grown(self._head, new)
+        present = np.setdiff1d(np.arange(old), self._free_slots[: self._free_count], assume_unique=True)
+        self._free_slots = _grown(self._free_slots, new)
+        self._free_slots[self._free_count : self._free_count + new - old] = np.arange(new - 1, old - 1, -1)
+        self._free_count += new - old
+        self._table = np.zeros(1 << (2 * new - 1).bit_length(), np.int64)
+        directory.rebuild(present, self._table, self._hashes)
+
+    def _more_records(self, row: int) -> None:
+        wanted = int(self._control[kernel.ROOM_WANTED])
+        if wanted == 0:
+            raise TooManyRecords(
+                f"{self._entity.name} {block.readable(self._ids[row])} has more than {self._entity.max_records} events within "
+                f"{self._entity.reach_ms} ms: raise max_records, shorten the windows, or refuse its events with a rule"
+            )
+        self._grow_heap(wanted)
+
+    def _grow_heap(self, records: int) -> None:
+        old = self._heap
+        self._heap = np.empty((len(old), max(old.shape[1] + records, old.shape[1] * 3 // 2)), np.int64)
+        self._heap[:, : old.shape[1]] = old
+
+
+def _grown(table: NDArray[Any], rows: int) -> NDArray[Any]:
+    larger = np.zeros((rows, *table.shape[1:]), table.dtype)
+    larger[: len(table)] = table
+    return larger
+
+
+def _window_table(entity: Entity) -> NDArray[np.int64]:
+    return np.array([(w.length_ms, w.grid_ms, w.delay_ms, w.holds_self) for w in entity.windows], np.int64)
+
+
+def _value_table(entity: Entity) -> tuple[NDArray[np.int64], int]:
+    """What each value needs and where it stands in the heap; and the heap's number of rows."""
+    table = np.full((len(entity.values), kernel.VALUE_FIELDS), -1, np.int64)
+    row = kernel.FIRST_VALUE + len(entity.values)
+    for c, value in enumerate(entity.values):
+        needs = 0
+        for aggregate in entity.aggregates:
+            needs |= aggregate.needs if aggregate.value == value else 0
+        table[c, kernel.NEEDS] = needs
+        table[c, kernel.VALUE] = kernel.FIRST_VALUE + c
+        for need, field in ((arithmetic.NEEDS_SUM, kernel.SUMS), (arithmetic.NEEDS_SQUARES, kernel.SQUARES)):
+            if needs & need:
+                table[c, field] = row
+                row += 1
+    return table, row
+
+
+def _terms(entity: Entity) -> Ints:
+    terms = np.zeros(kernel.TERMS, np.int64)
+    terms[kernel.LATENESS] = entity.lateness_ms
+    terms[kernel.REACH] = entity.reach_ms
+    terms[kernel.MAX_RECORDS] = entity.max_records
+    if entity.guard:
+        terms[kernel.GUARDED] = 1
+        terms[kernel.OLDEST] = entity.guard.oldest_ms
+        terms[kernel.AHEAD] = entity.guard.ahead_ms
+    return terms
+
+
+def _feature_tables(entity: Entity) -> tuple[NDArray[np.int64], Floats]:
+    values = entity.values
+    pairs: list[tuple[int, Aggregate]] = [(w, a) for w in range(len(entity.windows)) for a in entity.aggregates]
+    fields = np.zeros((len(pairs), arithmetic.FEATURE_FIELDS), np.int64)
+    terms = np.ones((len(pairs), arithmetic.FEATURE_TERMS))
+    for f, (w, aggregate) in enumerate(pairs):
+        window = entity.windows[w]
+        value = aggregate.value
+        fields[f] = (aggregate.kind, w, values.index(value) if value is not None else 0, window.holds_self)
+        scale = float(value.scale) if isinstance(value, FixedPoint) else 1.0
+        terms[f] = (scale, aggregate.empty, window.length_ms / float(days(1)))
+    return fields, terms
+
+
+def _scratch(entity: Entity) -> NDArray[np.int64]:
+    counted = any(a.needs & arithmetic.NEEDS_DISTINCT for a in entity.aggregates)
+    return np.zeros((1 << (4 * entity.max_records + 4).bit_length() if counted else 1, 2), np.int64)
