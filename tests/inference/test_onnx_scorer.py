@@ -52,7 +52,7 @@ def test_rows_of_another_width_or_type_are_refused_before_the_runtime_sees_them(
     with pytest.raises(ScoringFailed, match=r"shape \(2, 4\) and type float32, wanted \(n, 3\)"):
         scorer.score(features(2, 4))
     with pytest.raises(ScoringFailed, match="float64"):
-        scorer.score(features(2).astype(np.float64))  # type: ignore[arg-type]
+        scorer.score(features(2).astype(np.float64))
 
 
 def test_a_run_that_fails_after_the_warm_up_is_a_failed_scoring(save: Save) -> None:
