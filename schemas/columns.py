@@ -132,3 +132,18 @@ class Ragged:
 
 Column: TypeAlias = "NDArray[Any] | PackedBytes | Symbols | Constant | Nullable | Ragged"
 Columns: TypeAlias = "Mapping[str, Column]"
+
+
+def rows_of(column: Column, rows: slice) -> Column:
+    """A stretch of a column's rows, sharing what lies under it."""
+    if isinstance(column, PackedBytes):
+        return column.take(rows)
+    if isinstance(column, Symbols):
+        return Symbols(column.codes[rows], column.symbols)
+    if isinstance(column, Constant):
+        return Constant(column.value, len(range(*rows.indices(column.rows))))
+    if isinstance(column, Nullable):
+        return Nullable(rows_of(column.values, rows), column.valid[rows])
+    if isinstance(column, Ragged):
+        return Ragged(column.items, column.starts[rows], column.ends[rows])
+    return column[rows]

@@ -1,0 +1,90 @@
+"""The account of what was made final: scored + refused = read, by reason, with the time it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from schemas.errors import MillraceError
+from schemas.reject import label, stage
+from streams.batch import Batch
+from streams.health import Health
+from streams.metrics import Metrics
+from streams.ownership import Tokens
+from streams.scored_event import TIMINGS
+
+
+class Account:
+    """Tells metrics and health what happened.
+
+    Args:
+        metrics: counts.
+        health: watches progress.
+        rules: names of the pipeline's rules.
+        model, version: of the scores.
+        threshold: of the decision.
+        resident_keys: keys in memory, by entity.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        health: Health,
+        rules: Sequence[str],
+        model: str,
+        version: str,
+        threshold: float,
+        resident_keys: Callable[[], Mapping[str, int]],
+        now_seconds: Callable[[], float] = time.time,
+    ) -> None:
+        self._metrics, self._health, self._rules = metrics, health, rules
+        self._model = (model, version)
+        self._threshold = np.float32(threshold)
+        self._resident_keys = resident_keys
+        self._now_seconds = now_seconds
+
+    def final(self, batch: Batch, seconds: float) -> None:
+        """A batch is final; its transaction took so long."""
+        metrics = self._metrics
+        counter = metrics.replayed if batch.replay else metrics.read
+        for span in batch.spans:
+            counter.labels(span.topic, span.partition).inc(span.stop - span.start)
+            self._health.moved(span.partition, span.next_offset)
+        if batch.replay:
+            return
+        metrics.commit_seconds.observe(seconds)
+        for code, rows in enumerate(np.bincount(batch.rejected).tolist()):
+            if code and rows:
+                metrics.refused.labels(stage(code), label(code, self._rules)).inc(rows)
+        self._scored(batch)
+        for entity, keys in self._resident_keys().items():
+            metrics.resident_keys.labels(entity).set(keys)
+
+    def _scored(self, batch: Batch) -> None:
+        rows = np.flatnonzero(batch.usable)
+        if not len(rows) or batch.scores is None or batch.timing is None:
+            return
+        metrics = self._metrics
+        metrics.scored.labels(*self._model).inc(len(rows))
+        metrics.positive.labels(*self._model).inc(int(np.count_nonzero(batch.scores[rows] >= self._threshold)))
+        for timing, count in zip(TIMINGS, np.bincount(batch.timing[rows], minlength=len(TIMINGS)).tolist(), strict=True):
+            metrics.timing.labels(timing).inc(count)
+        metrics.event_to_score.observe(self._now_seconds() - batch.arrived_ms[rows] / 1_000)
+
+    def started_over(self, tokens: Tokens, error: MillraceError) -> None:
+        """Partitions are taken over again."""
+        self._metrics.started_over.labels(type(error).__name__).inc()
+        for partition in tokens:
+            self._health.trouble(partition, str(error))
+
+    def owns(self, partition: int) -> None:
+        """A partition was taken over."""
+        self._health.owns(partition)
+        self._metrics.owned.inc()
+
+    def gone(self, partition: int) -> None:
+        """A partition left."""
+        self._health.gone(partition)
+        self._metrics.owned.dec()

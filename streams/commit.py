@@ -1,0 +1,162 @@
+"""Commit: make one batch final. The order of this module is the guarantee.
+
+    outputs, dead letters and offsets      one Kafka transaction: the decision
+    the state that follows from them       one fenced write a partition, sent and not awaited
+
+A crash between the two leaves the state behind the log, never ahead of it, and the log is read again to catch it up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from schemas.codec import Encoder
+from schemas.columns import Ints
+from schemas.reject import Reject
+from streams.batch import Batch
+from streams.dead_letters import HaltLimit, Letter
+from streams.kafka import TopicPartition
+from streams.ownership import Ownership
+from streams.recovery import CommitNote
+from streams.scored_event import Stamp, scored_columns
+from streams.takeover import Refusals
+from streams.transaction import Outbox, Turn, Void
+from transforms.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a batch puts out."""
+
+    rows: Ints  # the rows that were scored
+    values: Sequence[bytes]  # one for each of them
+    letters: Sequence[Letter]
+
+
+@dataclass(slots=True)
+class Commit:
+    """Makes batches final, one after the other: the step of the `load` agent.
+
+    Args:
+        output: topic of the scored events.
+        dead_letters: topic of the refused records.
+        encoder: of scored events.
+        stamp: what all scored events say.
+        write_letter: makes the dead letter of a row; the flag says that the broker refused it before.
+        timestamp_bounds_ms: how far before and after now the output topic takes timestamps.
+        outbox: begins transactions.
+        ownership: says whether the batch may still become final.
+        refusals: learns of outputs the broker will never take.
+        store: keeps the state.
+        state: the state's fingerprint, noted with each committed offset.
+        limit: stops the worker when too much is refused.
+        final: is told of each batch made final, with the seconds its transaction took.
+        settled: is told how far a partition's state is safely in the store.
+    """
+
+    output: str
+    dead_letters: str
+    encoder: Encoder
+    stamp: Stamp
+    write_letter: Callable[[Batch, int, bool], Letter]
+    timestamp_bounds_ms: tuple[int, int]
+    outbox: Outbox
+    ownership: Ownership
+    refusals: Refusals
+    store: Store
+    state: str
+    limit: HaltLimit
+    final: Callable[[Batch, float], None]
+    settled: Callable[[int, int], None]
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    _written: dict[int, tuple[int, int]] = field(default_factory=dict)  # partition -> token and position of its last write
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Make a batch final, if its partitions are still ours.
+
+        Raises:
+            Void: the transaction came to nothing.
+            StoreDown, FenceLost: it is final, and its state has yet to be replayed.
+            TooManyRefused: the worker should not go on.
+        """
+        if not batch.replay:
+            batch = self._refuse_again(batch)
+            self.limit.count(batch.rejected)
+        outputs = self._encode(batch)
+        with self.ownership.holding(batch.tokens) as member:
+            if member is None:
+                return batch
+            begun = time.perf_counter()
+            if not batch.replay:
+                self._decide(batch, outputs, member)
+            self.final(batch, time.perf_counter() - begun)
+            self._follow(batch)
+        return batch
+
+    def _decide(self, batch: Batch, outputs: Outputs, member: object) -> None:
+        """Outputs, dead letters and offsets, together or not at all."""
+        turn = self.outbox.begin()
+        self._send(turn, batch, outputs)
+        note = [CommitNote(self.state, self.refusals.schemas(span.partition)).dump() for span in batch.spans]
+        offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
+        try:
+            turn.commit(offsets, member)
+        except Void as error:
+            self._learn(batch, outputs, error)
+            self.outbox.reopen()
+            raise
+
+    def _follow(self, batch: Batch) -> None:
+        """Let the state follow what was committed: one fenced write a partition."""
+        for span in batch.spans:
+            partition, token = span.partition, batch.tokens[span.partition]
+            self.store.write(str(partition), batch.writes.get(partition, ()), span.next_offset)
+            # A write settles the one before it, which is therefore safe; one of an earlier assignment may never have arrived.
+            written_as, position = self._written.get(partition, (0, 0))
+            if written_as == token:
+                self.settled(partition, position)
+            self._written[partition] = token, span.next_offset
+
+    def _encode(self, batch: Batch) -> Outputs:
+        if batch.replay or not len(batch):
+            return Outputs(np.zeros(0, np.int64), (), ())
+        rows = np.flatnonzero(batch.usable)
+        values = list(self.encoder.encode(scored_columns(batch, self.stamp), rows))
+        letters = []
+        for row in np.flatnonzero(batch.rejected).tolist():
+            at = batch.address(row)
+            letters.append(self.write_letter(batch, row, (at.partition, at.offset) in self.refusals.letters))
+        return Outputs(rows, values, letters)
+
+    def _send(self, turn: Turn, batch: Batch, outputs: Outputs) -> None:
+        before, after = self.timestamp_bounds_ms
+        now = self.now_ms()
+        if len(outputs.rows):
+            event_ms = np.asarray(batch.columns[self.stamp.event_time])[outputs.rows]
+            stamps = np.clip(event_ms, max(now - before, 0), now + after).tolist()
+            turn.send(self.output, outputs.values, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
+        for each in outputs.letters:
+            turn.send_letter(self.dead_letters, each.value, each.key, max(each.timestamp_ms, 0), each.headers)
+
+    def _refuse_again(self, batch: Batch) -> Batch:
+        """Reject rows whose output the broker refused when they were tried before."""
+        if not self.refusals.outputs:
+            return batch
+        rejected = batch.rejected.copy()
+        for row in np.flatnonzero(batch.usable).tolist():
+            at = batch.address(row)
+            if (at.partition, at.offset) in self.refusals.outputs:
+                rejected[row] = Reject.OUTPUT_REFUSED
+        return replace(batch, rejected=rejected)
+
+    def _learn(self, batch: Batch, outputs: Outputs, error: Void) -> None:
+        """Remember which rows the broker refused, so that the next try puts them out as letters, or as letters without a value."""
+        found = [(row, self.refusals.outputs) for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused]
+        found += [(each.row, self.refusals.letters) for each in outputs.letters if (each.value or b"") in error.refused]
+        for row, refused in found:
+            at = batch.address(row)
+            refused.add((at.partition, at.offset))

@@ -1,0 +1,108 @@
+"""Extract: bytes to checked columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.codec import Decoded, Decoder
+from schemas.columns import Column, Mask, PackedBytes
+from schemas.compare import same_text
+from schemas.reject import Reject
+from schemas.rules import check
+from streams.batch import Batch
+from streams.bound import Bound
+from streams.takeover import Refusals
+
+RETRY_SECONDS = 0.25
+
+
+class Extract:
+    """Decodes a batch, and rejects the records that can't be used, each with its reason.
+
+    Whether a record is rejected follows from its bytes, the pinned schemas and the pipeline alone, so that a replay rejects exactly
+    what was rejected.
+
+    Args:
+        bound: the pipeline.
+        decoder: for its input.
+        refusals: schema ids refused earlier; learns new ones.
+        max_record_bytes: values above it are refused unread.
+        unknown_schema_retry_seconds: how long a schema the registry doesn't know is waited for before it is refused from there on.
+        sleep: waits between two questions to the registry.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        decoder: Decoder,
+        refusals: Refusals,
+        max_record_bytes: int,
+        unknown_schema_retry_seconds: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._bound = bound
+        self._decoder = decoder
+        self._refusals = refusals
+        self._max_record_bytes = max_record_bytes
+        self._retries = round(unknown_schema_retry_seconds / RETRY_SECONDS)
+        self._sleep = sleep
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with the event's columns; every row that can't be used is rejected.
+
+        Raises:
+            RetryLater: the registry does not answer.
+        """
+        decoded = self._decode(batch)
+        rejected = self._refuse(batch, decoded)
+        columns = dict(decoded.columns)
+        columns[self._bound.event_time.column] = self._bound.event_time.to_ms(columns[self._bound.event_time.column])
+        rejected = np.where(rejected == 0, self._key_trouble(batch, columns[self._bound.key]), rejected)
+        rejected = check(self._bound.rules, columns, rejected)
+        return replace(batch, columns=columns, rejected=rejected, schema_ids=decoded.schema_ids)
+
+    def _decode(self, batch: Batch) -> Decoded:
+        for _ in range(self._retries):
+            decoded = self._decoder.decode(batch.raw, batch.absent)
+            if not self._undecided(batch, decoded).any():
+                return decoded
+            self._sleep(RETRY_SECONDS)
+        decoded = self._decoder.decode(batch.raw, batch.absent)
+        for row in np.flatnonzero(self._undecided(batch, decoded)).tolist():
+            at = batch.address(row)
+            self._refusals.refuse_schema(at.partition, int(decoded.schema_ids[row]), at.offset)
+        return decoded
+
+    def _undecided(self, batch: Batch, decoded: Decoded) -> Mask:
+        """Rows whose schema is unknown and not refused yet."""
+        unknown: Mask = decoded.rejected == Reject.UNKNOWN_SCHEMA
+        if unknown.any():
+            unknown &= ~self._refused(batch, decoded)
+        return unknown
+
+    def _refused(self, batch: Batch, decoded: Decoded) -> Mask:
+        """Rows whose schema was refused at their offset or before."""
+        refused = np.zeros(len(batch), np.bool_)
+        for partition, rows in batch.partitions():
+            for schema_id, offset in self._refusals.schemas(partition).items():
+                refused[rows] |= (decoded.schema_ids[rows] == schema_id) & (batch.offsets[rows] >= offset)
+        return refused
+
+    def _refuse(self, batch: Batch, decoded: Decoded) -> NDArray[np.uint8]:
+        """The decoder's verdicts; a schema registered after it was refused stays refused, and so does what is too large to look at."""
+        rejected = np.where(self._refused(batch, decoded), np.uint8(Reject.UNKNOWN_SCHEMA), decoded.rejected)
+        return np.where(batch.raw.ends - batch.raw.starts > self._max_record_bytes, np.uint8(Reject.TOO_LARGE), rejected)
+
+    def _key_trouble(self, batch: Batch, field: Column) -> NDArray[np.uint8]:
+        """Rows whose key is missing, or is not the text of the key's field: another worker may own what they would change."""
+        missing = np.zeros(len(batch), np.bool_)
+        if None in batch.keys:
+            missing[:] = [key is None for key in batch.keys]
+        same = same_text(PackedBytes.pack([key or b"" for key in batch.keys]), field)
+        trouble = np.where(same, np.uint8(0), np.uint8(Reject.KEY_MISMATCH))
+        return np.where(missing, np.uint8(Reject.NULL_KEY), trouble)

@@ -1,0 +1,89 @@
+"""The worker's health: whether it makes progress, and whether it can be given work.
+
+Liveness looks at progress alone: a worker whose Redis is away waits, and restarting it would not help. A partition that has
+records to read and moves nowhere for too long is stuck, whatever its threads say.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from schemas.features import Json
+
+
+@dataclass(slots=True)
+class Progress:
+    """How a partition is doing."""
+
+    next_offset: int = 0  # the last one committed
+    moved_seconds: float = 0.0  # monotonic: when it last moved, or had nothing to do
+    trouble: str = ""  # why it was started over last, until it moves again
+
+
+@dataclass(slots=True)
+class Health:
+    """Collects what the health pages tell.
+
+    Args:
+        stalled_seconds: how long a partition may stand still with records waiting.
+        lag: by partition, how many offsets are waiting now.
+        clock: monotonic seconds.
+    """
+
+    stalled_seconds: float
+    lag: Callable[[], Mapping[int, int]]
+    clock: Callable[[], float] = time.monotonic
+    started: bool = False
+    _partitions: dict[int, Progress] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def owns(self, partition: int) -> None:
+        """A partition was taken over."""
+        with self._lock:
+            self._partitions[partition] = Progress(moved_seconds=self.clock())
+
+    def gone(self, partition: int) -> None:
+        """A partition is not ours any more."""
+        with self._lock:
+            self._partitions.pop(partition, None)
+
+    def moved(self, partition: int, next_offset: int) -> None:
+        """A partition's batch is final."""
+        with self._lock:
+            if partition in self._partitions:
+                self._partitions[partition] = Progress(next_offset, self.clock())
+
+    def trouble(self, partition: int, why: str) -> None:
+        """A partition was started over."""
+        with self._lock:
+            if partition in self._partitions:
+                self._partitions[partition].trouble = why
+
+    def livez(self) -> tuple[bool, Json]:
+        """Whether every partition with records waiting has moved of late."""
+        lags = self.lag()
+        with self._lock:
+            for partition, progress in self._partitions.items():
+                if lags.get(partition, 0) == 0:
+                    progress.moved_seconds = self.clock()
+            still = {p: round(self.clock() - progress.moved_seconds, 1) for p, progress in self._partitions.items()}
+        stalled = {str(p): seconds for p, seconds in still.items() if seconds > self.stalled_seconds}
+        return not stalled, {"stalled_seconds": stalled, "partitions": len(still)}
+
+    def readyz(self) -> tuple[bool, Json]:
+        """Whether the worker started and no partition it owns waits for something that is away."""
+        with self._lock:
+            waiting = {str(p): progress.trouble for p, progress in self._partitions.items() if progress.trouble}
+            owned = sorted(self._partitions)
+        return self.started and not waiting, {"started": self.started, "partitions": list(owned), "waiting_for": waiting}
+
+
+def rendered(answer: tuple[bool, Json]) -> tuple[int, str, bytes]:
+    """Status, content type and body of a health page."""
+    good, facts = answer
+    body = {"status": "ok" if good else "failing", **(facts if isinstance(facts, dict) else {})}
+    return (200 if good else 503), "application/json", json.dumps(body).encode()

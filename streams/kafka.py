@@ -1,0 +1,235 @@
+"""The one door to Kafka: clients set up for our promises, and its errors sorted by what to do about them.
+
+The rest of `streams/` imports the client's types from here and configures none of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_INVALID,
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from schemas.errors import RetryLater, TopicError
+from streams.settings import KafkaSettings
+
+__all__ = [
+    "OFFSET_BEGINNING",
+    "OFFSET_END",
+    "OFFSET_INVALID",
+    "TIMESTAMP_CREATE_TIME",
+    "AdminClient",
+    "Consumer",
+    "KafkaDown",
+    "KafkaError",
+    "KafkaException",
+    "Message",
+    "NewTopic",
+    "Producer",
+    "Record",
+    "TopicFacts",
+    "TopicPartition",
+    "admin",
+    "cause",
+    "group_consumer",
+    "plain_consumer",
+    "plain_producer",
+    "topic_facts",
+    "transactional_producer",
+]
+
+log = logging.getLogger(__name__)
+
+
+class Record(Protocol):
+    """A record as the client gives it, or an event in a record's place: then `error` says which."""
+
+    def error(self) -> KafkaError | None: ...
+
+    def topic(self) -> str: ...
+
+    def partition(self) -> int: ...
+
+    def offset(self) -> int: ...
+
+    def key(self) -> bytes | None: ...
+
+    def value(self) -> bytes | None: ...
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """Its type, and milliseconds since the epoch."""
+
+
+OnPartitions = Callable[[Consumer, list[TopicPartition]], None]
+
+
+class KafkaDown(RetryLater):
+    """The broker is unreachable, or does not answer in time."""
+
+
+def cause(error: KafkaException) -> KafkaError:
+    """The error inside the exception the client raises."""
+    found: KafkaError = error.args[0]
+    return found
+
+
+def _common(settings: KafkaSettings) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "logger": logging.getLogger("librdkafka"),
+        "error_cb": _note_error,
+        # A broker that comes back is found within a fraction of a second.
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        **settings.client_keys,
+    }
+
+
+def _note_error(error: KafkaError) -> None:
+    log.warning("kafka_error code=%s detail=%r", error.name(), error.str())
+
+
+def group_consumer(settings: KafkaSettings, group: str, topic: str, on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions) -> Consumer:
+    """A member of the group, reading committed records only; where to start in a partition is decided by the caller at assignment."""
+    conf = {
+        **_common(settings),
+        "group.id": group,
+        "group.protocol": settings.group_protocol,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        # Small waits on an idle or just resumed partition; a busy one never waits.
+        "fetch.wait.max.ms": 10,
+        "fetch.queue.backoff.ms": 5,
+        "queued.min.messages": 50_000,
+    }
+    if settings.group_protocol == "classic":
+        conf |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(settings.session_timeout_ms // 10, 100),
+        }
+    if settings.static_member:
+        conf["group.instance.id"] = settings.instance
+    consumer = Consumer({**conf, **settings.client_keys})
+    consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+    return consumer
+
+
+def plain_consumer(settings: KafkaSettings, group: str, *, read_committed: bool = True) -> Consumer:
+    """A reader that commits nothing: for looking at topics, offsets and dead letters."""
+    return Consumer(
+        {
+            **_common(settings),
+            "group.id": group,
+            "isolation.level": "read_committed" if read_committed else "read_uncommitted",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+
+
+def transactional_producer(settings: KafkaSettings, transactional_id: str, max_record_bytes: int) -> Producer:
+    """A producer for `streams.transaction`; its transactions are not initialised yet."""
+    return Producer(
+        {
+            **_common(settings),
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+            "message.max.bytes": max_record_bytes,
+            # Only failures are reported a record: a report for each success would cost more than the record.
+            "delivery.report.only.error": True,
+            "linger.ms": 1,
+            "queue.buffering.max.messages": 1_000_000,
+            "batch.num.messages": 100_000,
+            "partitioner": "murmur2_random",
+            **settings.client_keys,
+        }
+    )
+
+
+def plain_producer(settings: KafkaSettings, max_record_bytes: int = 1_048_576, **extra: Any) -> Producer:
+    """An idempotent producer without transactions, placing keys where Java's client would."""
+    return Producer(
+        {
+            **_common(settings),
+            "enable.idempotence": True,
+            "message.max.bytes": max_record_bytes,
+            "linger.ms": 2,
+            "queue.buffering.max.messages": 1_000_000,
+            "partitioner": "murmur2_random",
+            **settings.client_keys,
+            **extra,
+        }
+    )
+
+
+def admin(settings: KafkaSettings) -> AdminClient:
+    """For topics and their settings."""
+    return AdminClient(_common(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a topic is and takes, as the broker says."""
+
+    name: str
+    partitions: int
+    settings: Mapping[str, str]
+
+    @property
+    def max_record_bytes(self) -> int:
+        """The largest record batch it takes."""
+        return int(self.settings["max.message.bytes"])
+
+    @property
+    def retention_ms(self) -> int:
+        """How long it keeps records; -1 = for ever."""
+        return int(self.settings["retention.ms"])
+
+    def clamp_bounds_ms(self) -> tuple[int, int]:
+        """How far before and after the broker's clock a record's timestamp may lie; it may lie anywhere under LogAppendTime."""
+        if self.settings["message.timestamp.type"] == "LogAppendTime":
+            return 2**62, 2**62
+        return int(self.settings["message.timestamp.before.max.ms"]), int(self.settings["message.timestamp.after.max.ms"])
+
+
+def topic_facts(client: AdminClient, names: Sequence[str], timeout_seconds: float = 10.0) -> dict[str, TopicFacts]:
+    """Facts about each of the topics.
+
+    Raises:
+        TopicError: one of them does not exist.
+        KafkaDown: the broker does not answer.
+    """
+    try:
+        known = client.list_topics(timeout=timeout_seconds).topics
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise TopicError(f"no topic {', '.join(missing)} on the broker; `millrace topics create` makes what a pipeline needs")
+        wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        answers = client.describe_configs(wanted, request_timeout=timeout_seconds)
+        settings = {resource.name: {k: str(entry.value) for k, entry in answer.result().items()} for resource, answer in answers.items()}
+    except KafkaException as error:
+        raise KafkaDown(f"the broker does not say what its topics are: {cause(error).str()}") from error
+    return {name: TopicFacts(name, len(known[name].partitions), settings[name]) for name in names}

@@ -1,0 +1,49 @@
+"""Pack records from the client into the batch that the steps work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from schemas.columns import PackedBytes
+from streams.batch import Batch, Span
+from streams.kafka import Record
+
+
+def pack(topic: str, records: Mapping[int, Sequence[Record]], next_offsets: Mapping[int, int], tokens: Mapping[int, int], replay: bool) -> Batch:
+    """One batch of the records of some partitions; a partition without records only moves its offset.
+
+    Args:
+        topic: the topic they all come from.
+        records: by partition, in log order.
+        next_offsets: by partition, the offset to commit once its records are done; names every partition of `records`.
+        tokens: by partition, the assignment they were polled under.
+        replay: whether only the state is to follow from them.
+    """
+    spans: list[Span] = []
+    rows: list[Record] = []
+    start = 0
+    for partition, next_offset in next_offsets.items():
+        found = records.get(partition, ())
+        first = found[0].offset() if found else next_offset
+        spans.append(Span(topic, partition, start, start + len(found), first, next_offset))
+        rows.extend(found)
+        start += len(found)
+    values = [message.value() for message in rows]
+    absent = np.zeros(len(rows), np.bool_)
+    if None in values:
+        absent[:] = [value is None for value in values]
+    return Batch(
+        spans=tuple(spans),
+        offsets=np.array([message.offset() for message in rows], np.int64),
+        arrived_ms=np.array([message.timestamp()[1] for message in rows], np.int64),
+        keys=[message.key() for message in rows],
+        raw=PackedBytes.pack([value or b"" for value in values]),
+        absent=absent,
+        headers=lambda row: rows[row].headers() or (),
+        columns={},
+        rejected=np.zeros(len(rows), np.uint8),
+        tokens={partition: tokens[partition] for partition in next_offsets},
+        replay=replay,
+    )

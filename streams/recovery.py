@@ -1,0 +1,118 @@
+"""Where a partition's work starts, from what Kafka and the state store say.
+
+The transaction is the decision and the state follows it, so the state's position R is never ahead of the committed offset C unless
+somebody interfered. What lies between them was put out before: it is replayed into the state only.
+
+       log start        R                 C              log end
+    ───────┼────────────┼─────────────────┼─────────────────┼──▶
+                        │ state only      │ scored
+
+    C     R          start
+    ───   ────────   ──────────────────────────────────────────────────────────
+    none  none       where the pipeline's settings declare: earliest or latest
+    none  R          refused: offsets expired, or the group was renamed
+    C     R <= C     replay [R, C), then C
+    C     none       replay [log start, C), then C
+    C     R > C      refused: Kafka lost commits, or offsets were reset
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from schemas.errors import StateError
+
+Declared = Literal["earliest", "latest"] | None
+OnConflict = Literal["refuse", "rebuild", "adopt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The part of a partition the broker still has: offsets ``start`` to ``end``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Read from `replay_from`; what lies before `live_from` only rebuilds the state."""
+
+    replay_from: int
+    live_from: int
+    drop: bool = False  # the stored state goes first
+    committed: bool = True  # False: `live_from` has yet to be committed, or "latest" would mean something else after a restart
+
+    @property
+    def replays(self) -> int:
+        """Offsets to replay."""
+        return self.live_from - self.replay_from
+
+
+def where_to_start(committed: int | None, position: int | None, log: Log, declared: Declared, on_conflict: OnConflict, where: str) -> Start:
+    """Decide where a partition's work starts; `where` names the partition in errors.
+
+    Raises:
+        StateError: offsets and state contradict each other, or nothing says where to begin.
+    """
+    if committed is None and position is None:
+        if declared is None:
+            raise StateError(f"{where} has no committed offset and none is declared; set kafka.start (or MILLRACE_KAFKA__START) to earliest or latest")
+        begin = log.start if declared == "earliest" else log.end
+        return Start(begin, begin, committed=False)
+    if committed is None:
+        return _without_offsets(position or 0, log, declared, on_conflict, where)
+    if position is None:
+        return Start(min(log.start, committed), committed)
+    rebuilt = Start(min(log.start, committed), committed, drop=True)
+    if position > committed:
+        if on_conflict == "rebuild":
+            return rebuilt
+        raise StateError(
+            f"{where}: the state stands at {position}, ahead of the committed offset {committed}: Kafka lost commits or the offsets were reset. "
+            "`--on-conflict rebuild` drops the state and rebuilds it from the log up to the committed offset"
+        )
+    if position < log.start and position < committed:
+        if on_conflict == "rebuild":
+            return rebuilt
+        raise StateError(
+            f"{where}: the state stands at {position}, but the log begins at {log.start}: the records between are gone. "
+            "`--on-conflict rebuild` rebuilds it from what the log still has"
+        )
+    return Start(position, committed)
+
+
+def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: OnConflict, where: str) -> Start:
+    if on_conflict == "adopt":
+        return Start(position, position, committed=False)
+    if on_conflict == "rebuild" and declared is not None:
+        begin = log.start if declared == "earliest" else log.end
+        return Start(begin, begin, drop=True, committed=False)
+    raise StateError(
+        f"{where}: the state stands at {position} but the group has no committed offset: it expired, or the group was renamed. "
+        "`--on-conflict adopt` goes on from the state's position; `--on-conflict rebuild` drops the state and begins as kafka.start declares"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitNote:
+    """What travels as metadata of a committed offset: the state's fingerprint, and the schema ids refused so far with their first offset."""
+
+    state: str
+    refused: Mapping[int, int] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        """As text for the broker."""
+        return json.dumps({"state": self.state, "refused": {str(k): v for k, v in self.refused.items()}}, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def load(cls, text: str | None) -> CommitNote | None:
+        """From the broker's text; None when it is not ours."""
+        try:
+            found = json.loads(text or "")
+            return cls(str(found["state"]), {int(k): int(v) for k, v in found["refused"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None

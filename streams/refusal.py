@@ -1,0 +1,35 @@
+"""Why a row was refused, in words: for its dead letter."""
+
+from __future__ import annotations
+
+from schemas.codec import Decoder
+from schemas.errors import RecordError
+from schemas.reject import FIRST_RULE, Reject, label, stage
+from streams.batch import Batch
+from streams.bound import Bound
+
+WORDS = {
+    Reject.NULL_KEY: "the record has no key; wanted the text of {key!r}, since the key decides which worker owns its state",
+    Reject.TOO_LARGE: "the value has {size} bytes, more than its topic takes",
+    Reject.UNKNOWN_SCHEMA: "schema id {schema_id} is not in the registry",
+    Reject.NON_FINITE_FEATURE: "a feature is not a finite number; the event is counted in later windows",
+    Reject.NON_FINITE_SCORE: "the model's answer, or a feature as float32, is not a finite number; the event is counted in later windows",
+    Reject.OUTPUT_REFUSED: "the broker does not take the scored event (its size or timestamp); the event is counted in later windows",
+}
+
+
+def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[RecordError, str]:
+    """What a rejected row's dead letter says, and the stage that refused it."""
+    code = int(batch.rejected[row])
+    names = [rule.name for rule in bound.rules]
+    if code >= FIRST_RULE:
+        words = bound.rules[code - FIRST_RULE].explain(batch.columns, row)
+    elif code == Reject.KEY_MISMATCH:
+        words = f"the record's key is {batch.keys[row]!r}, its field {bound.key!r} says otherwise; wanted the field's text as key"
+    elif code in WORDS:
+        schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
+        size = int(batch.raw.ends[row] - batch.raw.starts[row])
+        words = WORDS[Reject(code)].format(key=bound.key, size=size, schema_id=schema_id)
+    else:
+        words = decoder.explain(None if batch.absent[row] else batch.raw[row]).detail
+    return RecordError(label(code, names), words), stage(code)

@@ -1,0 +1,327 @@
+"""The source: one thread that polls the input and hands on batches, and owns everything that may change between two polls.
+
+Partitions arrive, are taken over from whoever had them, are read, and leave. Whatever goes wrong below (Redis or the broker away, a
+transaction void, a fence lost) ends here as well: `start_over` makes the batches under way void, and the partition is taken over
+once more as if it had just been assigned. There is no other way to recover.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from schemas.errors import MillraceError, RetryLater
+from streams.batch import Batch
+from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Record, TopicPartition, cause
+from streams.ownership import InFlight, Ownership
+from streams.pack import pack
+from streams.recovery import Start
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
+
+
+class Watcher(Protocol):
+    """Is told which partitions come and go (`streams.account`)."""
+
+    def owns(self, partition: int) -> None: ...
+
+    def gone(self, partition: int) -> None: ...
+
+
+class Takeover(Protocol):
+    """Decides where a partition starts and becomes the owner of its state (`streams.takeover`)."""
+
+    def take(self, consumer: Consumer, partition: int) -> Start: ...
+
+    def release(self, partition: int) -> None: ...
+
+    def forget(self, partition: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Taken:
+    """Records and next offsets of one batch, by partition."""
+
+    records: dict[int, list[Record]] = field(default_factory=dict)
+    next_offsets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, partition: int, records: list[Record], next_offset: int) -> None:
+        self.records[partition], self.next_offsets[partition] = records, next_offset
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far a partition has been read."""
+
+    position: int  # the next offset to read
+    live_from: int  # what lies before it was put out earlier, and only rebuilds the state
+    committed: int  # the next offset of the last batch handed on to be committed; -1 = none yet
+
+    def take(self, partition: int, records: list[Record], end: int, old: Taken, new: Taken) -> None:
+        """Move past some records, in log order, and sort them into those to replay and those to score.
+
+        Args:
+            partition: whose records they are.
+            records: none before `position`; may be empty.
+            end: the offset at which the partition ended, 0 if that was not seen. It may lie beyond the last record: the markers of
+                transactions take offsets, and a position behind them would look like lag for ever.
+            old: gets the records before `live_from`.
+            new: gets the others.
+        """
+        after = max(records[-1].offset() + 1 if records else 0, end, self.position)
+        if self.position < self.live_from:
+            past = [message for message in records if message.offset() < self.live_from]
+            records = records[len(past) :]
+            if after >= self.live_from:
+                old.add(partition, past, self.live_from)
+            elif past:
+                old.add(partition, past, after)
+        if after >= self.live_from and after > self.committed:
+            new.add(partition, records, after)
+            self.committed = after
+        self.position = after
+
+
+class Source:
+    """Reads one input topic as a member of a group.
+
+    Args:
+        topic: the input.
+        connect: makes the consumer, given the callbacks for assigned, revoked and lost partitions.
+        takeover: takes partitions over.
+        ownership: gets a token for each partition taken over.
+        in_flight: counts the batches between here and their commit.
+        hand_on: receives each batch; may block.
+        batch_records: the most records of a batch.
+        drain_seconds: how long a revocation or a stop waits for batches under way.
+        watcher: is told which partitions come and go.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        connect: Callable[[Any, Any, Any], Consumer],
+        takeover: Takeover,
+        ownership: Ownership,
+        in_flight: InFlight,
+        hand_on: Callable[[Batch], None],
+        batch_records: int,
+        drain_seconds: float,
+        watcher: Watcher,
+    ) -> None:
+        self._topic = topic
+        self._connect = connect
+        self._takeover = takeover
+        self._ownership = ownership
+        self._in_flight = in_flight
+        self._hand_on = hand_on
+        self._batch_records = batch_records
+        self._drain_seconds = drain_seconds
+        self._watcher = watcher
+        self._stopping = threading.Event()
+        self._faults: dict[int, float] = {}  # partition -> seconds to wait; written by other threads
+        self._faults_lock = threading.Lock()
+        self._arrivals: dict[int, float] = {}  # partition -> not to be taken over before (monotonic seconds)
+        self._held: list[Record] = []  # records that came while the group was served without room for them
+        self.reading: dict[int, Reading] = {}
+        self._consumer: Consumer
+
+    @property
+    def consumer(self) -> Consumer:
+        """The client, for those who commit through it; there once `run` has begun."""
+        return self._consumer
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Read until `stop`, then leave the group cleanly."""
+        self._consumer = self._connect(self._assigned, self._revoked, self._lost)
+        try:
+            while not self._stopping.is_set():
+                self._take_over_what_is_due()
+                # Room first, then the poll: a batch then holds all that arrived while the pipeline was full.
+                if not self._in_flight.room(ROOM_SECONDS):
+                    self._serve_the_group()
+                    continue
+                for batch in self._batches(self._poll()):
+                    while not self._in_flight.room(ROOM_SECONDS):
+                        self._serve_the_group()
+                    self._in_flight.enter()
+                    self._hand_on(batch)
+        finally:
+            self._in_flight.drained(self._drain_seconds)
+            self._consumer.close()
+
+    def stop(self) -> None:
+        """Stop polling; what is under way is finished, within the budget."""
+        self._stopping.set()
+
+    def start_over(self, tokens: Mapping[int, int], error: MillraceError) -> None:
+        """What was read under these tokens is void, and its partitions are taken over again. Called from any thread."""
+        seconds = error.after_seconds if isinstance(error, RetryLater) else 0.0
+        with self._faults_lock:
+            live = self._ownership.tokens()
+            self._ownership.void(tokens)
+            for partition, token in tokens.items():
+                if live.get(partition) == token:
+                    self._faults[partition] = seconds
+                    log.warning("starting_over at=%s[%d] because=%r", self._topic, partition, str(error))
+
+    def lag(self) -> dict[int, int]:
+        """By partition, the offsets between what was handed on and the end as last fetched. Called from any thread."""
+        found = {}
+        for partition, reading in list(self.reading.items()):
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            found[partition] = max(end - max(reading.committed, 0), 0)
+        return found
+
+    # --- reading ---
+
+    def _poll(self) -> list[Record]:
+        messages, self._held = self._held, []
+        if not messages:
+            first = cast(Record | None, self._consumer.poll(POLL_SECONDS))
+            messages = [] if first is None else [first]
+        if messages:
+            messages += cast(list[Record], self._consumer.consume(self._batch_records - len(messages), 0))
+            self._capture()
+        return messages
+
+    def _capture(self) -> None:
+        member = self._consumer.consumer_group_metadata()
+        # After the session was lost the metadata names nobody, and the broker takes a commit of nobody's without a check.
+        if self._consumer.memberid():
+            self._ownership.capture(member)
+
+    def _batches(self, messages: list[Record]) -> Iterable[Batch]:
+        """Sort a poll into a batch to replay and a batch to score; either may be missing."""
+        ends: dict[int, int] = {}
+        found: dict[int, list[Record]] = {}
+        for message in messages:
+            error, partition = message.error(), message.partition()
+            if error is None:
+                found.setdefault(partition, []).append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ends[partition] = message.offset()
+            else:
+                self._read_error(error, partition)
+        old, new = Taken(), Taken()
+        for partition, reading in self.reading.items():
+            records = found.get(partition, [])
+            if records and records[0].offset() < reading.position:
+                records = [message for message in records if message.offset() >= reading.position]
+            if records or partition in ends:
+                reading.take(partition, records, ends.get(partition, 0), old, new)
+        tokens = self._ownership.tokens()
+        for taken, replay in ((old, True), (new, False)):
+            ours = {partition: offset for partition, offset in taken.next_offsets.items() if partition in tokens}
+            if ours:
+                yield pack(self._topic, taken.records, ours, tokens, replay)
+
+    def _read_error(self, error: KafkaError, partition: int) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
+            # The records we were to read next are gone: taking over again says so, or refuses.
+            self.start_over(self._ownership.tokens(), KafkaDown(f"{self._topic}[{partition}]: {error.str()}"))
+        else:
+            log.warning("read_error at=%s[%d] detail=%r", self._topic, partition, error.str())
+
+    def _serve_the_group(self) -> None:
+        """Answer the group while there is no room for records, so that a slow dependency does not cost the membership."""
+        owned = [TopicPartition(self._topic, partition) for partition in self.reading]
+        self._consumer.pause(owned)
+        message = cast(Record | None, self._consumer.poll(0))
+        if message is not None:
+            self._held.append(message)
+        self._consumer.resume([tp for tp in owned if tp.partition in self.reading])
+
+    # --- partitions come and go ---
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign([TopicPartition(self._topic, tp.partition, 0) for tp in partitions])
+        consumer.pause(partitions)
+        self._capture()
+        for tp in partitions:
+            log.info("assigned at=%s[%d]", self._topic, tp.partition)
+            self._arrivals[tp.partition] = 0.0
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._capture()
+        drained = self._in_flight.drained(self._drain_seconds)
+        for tp in partitions:
+            log.info("revoked at=%s[%d] drained=%s", self._topic, tp.partition, drained)
+            self._let_go(tp.partition, clean=drained)
+        consumer.incremental_unassign(partitions)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for tp in partitions:
+            log.warning("lost at=%s[%d]", self._topic, tp.partition)
+            self._let_go(tp.partition, clean=False)
+        consumer.incremental_unassign(partitions)
+
+    def _let_go(self, partition: int, clean: bool) -> None:
+        self._ownership.revoke(partition)
+        if self.reading.pop(partition, None) is not None:
+            self._watcher.gone(partition)
+        self._held = [message for message in self._held if message.partition() != partition]
+        taken = self._arrivals.pop(partition, None) is None
+        if clean and taken:
+            try:
+                self._takeover.release(partition)
+                return
+            except MillraceError as error:
+                log.warning("not_released at=%s[%d] because=%r", self._topic, partition, str(error))
+        self._takeover.forget(partition)
+
+    def _take_over_what_is_due(self) -> None:
+        self._put_faults_back()
+        now = time.monotonic()
+        for partition, not_before in list(self._arrivals.items()):
+            if not_before <= now and partition in self._arrivals:
+                self._take_over(partition)
+
+    def _put_faults_back(self) -> None:
+        with self._faults_lock:
+            faults, self._faults = self._faults, {}
+        if not faults:
+            return
+        again = {partition: seconds for partition, seconds in faults.items() if partition in self.reading}
+        self._consumer.pause([TopicPartition(self._topic, partition) for partition in again])
+        self._held = [message for message in self._held if message.partition() not in again]
+        for partition, seconds in again.items():
+            del self.reading[partition]
+            self._arrivals[partition] = time.monotonic() + seconds
+
+    def _take_over(self, partition: int) -> None:
+        # What is still under way is void; its last touch of the partition's state must be over before the state is read anew.
+        while not self._in_flight.drained(ROOM_SECONDS):
+            self._serve_the_group()
+            if partition not in self._arrivals:
+                return
+        self._takeover.forget(partition)
+        here = TopicPartition(self._topic, partition)
+        try:
+            start = self._takeover.take(self._consumer, partition)
+            self._consumer.seek(TopicPartition(self._topic, partition, start.replay_from))
+        except RetryLater as error:
+            log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, str(error))
+            self._arrivals[partition] = time.monotonic() + error.after_seconds
+            return
+        except KafkaException as error:
+            log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, cause(error).str())
+            self._arrivals[partition] = time.monotonic() + 1.0
+            return
+        del self._arrivals[partition]
+        self._ownership.grant(partition)
+        self._watcher.owns(partition)
+        self.reading[partition] = Reading(start.replay_from, start.live_from, start.live_from if start.committed else -1)
+        self._consumer.resume([here])
+        log.info("taken_over at=%s[%d] replay_from=%d live_from=%d", self._topic, partition, start.replay_from, start.live_from)

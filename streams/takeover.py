@@ -1,0 +1,157 @@
+"""Take a partition over: learn what was committed, become the owner of its state, and decide where its work starts.
+
+The order is part of the protocol. First the committed offset, read so that it waits for a transaction that is still open; then the
+claim, which shuts out every older owner; then the state's position. What was read in another order could still move.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from streams.kafka import OFFSET_INVALID, Consumer, KafkaDown, KafkaException, TopicPartition, cause
+from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
+from transforms.store import Claim, Store
+
+log = logging.getLogger(__name__)
+
+STABLE_SECONDS = 2.0  # how long an open transaction of another worker is waited for before it is ended by name
+ANSWER_SECONDS = 5.0
+
+
+class Refusals:
+    """What was refused and must be refused again when it is replayed: schema ids by partition, each from an offset on.
+
+    A schema id the registry did not know stays refused although it may be registered later: a replay must reject exactly what was
+    rejected. `outputs` are addresses whose scored event the broker will never take, `letters` those whose dead letter it won't.
+    """
+
+    def __init__(self) -> None:
+        self._schemas: dict[int, dict[int, int]] = {}
+        self.outputs: set[tuple[int, int]] = set()
+        self.letters: set[tuple[int, int]] = set()
+
+    def learn(self, partition: int, found: Mapping[int, int]) -> None:
+        """Replace what is known of a partition by what the committed offset says: all that was refused before it."""
+        self._schemas[partition] = dict(found)
+
+    def schemas(self, partition: int) -> Mapping[int, int]:
+        """Refused schema ids of a partition, with the offset each is refused from."""
+        return self._schemas.get(partition, {})
+
+    def refuse_schema(self, partition: int, schema_id: int, offset: int) -> None:
+        """Refuse a schema id from an offset on."""
+        known = self._schemas.get(partition, {})
+        self._schemas[partition] = {schema_id: offset, **known}
+        if schema_id not in known:
+            log.warning("schema_refused schema_id=%d partition=%d from_offset=%d", schema_id, partition, offset)
+
+
+@dataclass(slots=True)
+class PartitionTakeover:
+    """Takes partitions of one input topic over, and lets go of them.
+
+    Args:
+        topic: the input.
+        store: keeps the state.
+        state: the state's fingerprint.
+        refusals: learns what was refused.
+        declared: where to begin when nothing was ever committed.
+        on_conflict: what to do when offsets and state contradict each other.
+        producers: names of this worker's transactional producers.
+        fence: ends the open transactions of producers, by name.
+        retention_ms: how far back the windows look.
+    """
+
+    topic: str
+    store: Store
+    state: str
+    refusals: Refusals
+    declared: Declared
+    on_conflict: OnConflict
+    producers: Iterable[str] = ()
+    fence: Callable[[Iterable[str]], None] | None = None
+    retention_ms: int = 0
+    damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
+
+    def take(self, consumer: Consumer, partition: int) -> Start:
+        """Become the owner of a partition.
+
+        Returns:
+            Where to read from.
+
+        Raises:
+            RetryLater: Kafka or the store does not answer; nothing is owned.
+            StateError: offsets and state contradict each other.
+        """
+        here = TopicPartition(self.topic, partition)
+        shard, where = str(partition), f"{self.topic}[{partition}]"
+        committed, note = self._committed(consumer, here, shard)
+        claim = self._claim(shard)
+        if partition in self.damaged:
+            log.warning("state_dropped at=%s because a block of it was damaged: it is rebuilt from the log", where)
+            self.store.drop(shard)
+            claim = self._claim(shard)
+        start = where_to_start(committed, claim.position, self._log(consumer, here), self.declared, self.on_conflict, where)
+        if start.drop:
+            self.store.drop(shard)
+            self._claim(shard)
+        self.refusals.learn(partition, note.refused if note else {})
+        if claim.position is None and committed is not None:
+            self._say_what_is_missing(note, start, where)
+        self.damaged.discard(partition)
+        return start
+
+    def release(self, partition: int) -> None:
+        """Give a partition up cleanly: nothing of it is under way."""
+        self.store.release(str(partition))
+
+    def forget(self, partition: int) -> None:
+        """Drop what is held for a partition, without a word to the store."""
+        self.store.forget(str(partition))
+
+    def _claim(self, shard: str) -> Claim:
+        return self.store.claim(shard, {"producers": json.dumps(list(self.producers))})
+
+    def _committed(self, consumer: Consumer, here: TopicPartition, shard: str) -> tuple[int | None, CommitNote | None]:
+        try:
+            return _read_committed(consumer, here, STABLE_SECONDS)
+        except KafkaDown:
+            # Perhaps a dead worker's transaction is still open. A worker that left cleanly cleared its producers' names, so
+            # that a healthy one, which may own other partitions, is not shut out by mistake.
+            names = json.loads(self.store.claim(shard, {}).notes.get("producers", "[]"))
+            if not names or self.fence is None or set(names) == set(self.producers):
+                raise
+            self.fence(names)
+            return _read_committed(consumer, here, ANSWER_SECONDS)
+
+    def _log(self, consumer: Consumer, here: TopicPartition) -> Log:
+        try:
+            start, end = consumer.get_watermark_offsets(here, ANSWER_SECONDS)
+        except KafkaException as error:
+            raise KafkaDown(f"{here.topic}[{here.partition}] does not say what its log holds: {cause(error).str()}") from error
+        return Log(start, end)
+
+    def _say_what_is_missing(self, note: CommitNote | None, start: Start, where: str) -> None:
+        if note is not None and note.state != self.state:
+            log.warning("other_state at=%s found=%s ours=%s: the windows' definitions changed; their state is built anew from the log", where, note.state, self.state)
+        if start.replay_from > 0:
+            log.warning(
+                "log_is_short at=%s begins=%d: the state is rebuilt from there; it is exact if the log reaches %.1f days back",
+                where, start.replay_from, self.retention_ms / 86_400_000,
+            )  # fmt: skip
+
+
+def _read_committed(consumer: Consumer, here: TopicPartition, timeout_seconds: float) -> tuple[int | None, CommitNote | None]:
+    try:
+        found = consumer.committed([here], timeout_seconds)[0]
+    except KafkaException as error:
+        raise KafkaDown(f"{here.topic}[{here.partition}] does not say what is committed: {cause(error).str()}") from error
+    if found.error is not None:
+        raise KafkaDown(f"{here.topic}[{here.partition}] does not say what is committed: {found.error.str()}")
+    if found.offset < 0:
+        return None, None
+    return found.offset, CommitNote.load(found.metadata)
+

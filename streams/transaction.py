@@ -1,0 +1,231 @@
+"""Outputs and offsets, made final together.
+
+`Transactions` is the `exactly_once` way: two transactional producers used in turn. With one, each transaction would meet the broker
+still writing the markers of the last, and the client waits 20 ms before it asks again; two, with commits strictly in order, avoid
+that. `Deliveries` is the `at_least_once` way: outputs acknowledged, then offsets.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from schemas.errors import MillraceError
+from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Message, Producer, TopicPartition, cause
+
+log = logging.getLogger(__name__)
+
+ATTEMPT_SECONDS = 2.0  # how long one call to the coordinator may take before it is said in the log and made again
+
+Header = tuple[str, bytes | None]
+
+
+class Void(MillraceError):
+    """The transaction came to nothing: everything sent in it, and all state derived after it, is void.
+
+    `refused` holds the values of records that the broker will never take as they are.
+    """
+
+    def __init__(self, detail: str, refused: Iterable[bytes] = ()) -> None:
+        super().__init__(detail)
+        self.refused = frozenset(refused)
+
+
+class Turn(Protocol):
+    """One batch's outputs on their way to being final."""
+
+    def send(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes | None], timestamps_ms: Iterable[int]) -> None:
+        """Queue records. A record too large for the client is remembered, and makes the commit void."""
+
+    def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
+        """Queue one record with headers."""
+
+    def commit(self, offsets: list[TopicPartition], member: Any) -> None:
+        """Make it final, with these offsets, for the group member that polled them.
+
+        Raises:
+            Void: nothing of it is visible, nor will be.
+        """
+
+
+class Outbox(Protocol):
+    """Begins turns, one at a time."""
+
+    def begin(self) -> Turn:
+        """Start the next turn; the one before has been committed or is void."""
+
+    def reopen(self) -> None:
+        """Be ready after a `Void`: replaces producers that were fenced."""
+
+    def close(self) -> None:
+        """Abandon what is open."""
+
+
+class _Sending:
+    """Queues records on a producer, and remembers those that are refused."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.refused: list[bytes] = []
+        self.failure: KafkaError | None = None
+
+    def send(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes | None], timestamps_ms: Iterable[int]) -> None:
+        produce, failed = self.producer.produce, self._failed
+        for value, key, timestamp_ms in zip(values, keys, timestamps_ms, strict=True):
+            try:
+                produce(topic, value, key, -1, failed, None, timestamp_ms)
+            except KafkaException as error:
+                self._note(cause(error), value)
+
+    def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
+        try:
+            self.producer.produce(topic, value, key, on_delivery=self._failed, timestamp=timestamp_ms, headers=list(headers))
+        except KafkaException as error:
+            self._note(cause(error), value or b"")
+
+    def _failed(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._note(error, message.value() or b"")
+
+    def _note(self, error: KafkaError, value: bytes) -> None:
+        self.failure = self.failure or error
+        if error.code() in REFUSED_FOR_GOOD:
+            self.refused.append(value)
+
+
+# What a broker answers to a record it will never take, however often it is sent.
+REFUSED_FOR_GOOD = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG})
+
+
+class Transactions:
+    """Two transactional producers in turn, ids ``<prefix>-0`` and ``<prefix>-1``."""
+
+    def __init__(self, prefix: str, make: Callable[[str], Producer]) -> None:
+        self.ids = (f"{prefix}-0", f"{prefix}-1")
+        self._make = make
+        self._producers = [self._open(name) for name in self.ids]
+        self._next = 0
+
+    def _open(self, name: str) -> Producer:
+        producer = self._make(name)
+        begun = time.monotonic()
+        while True:
+            try:
+                producer.init_transactions(ATTEMPT_SECONDS)
+                return producer
+            except KafkaException as error:
+                if not cause(error).retriable():
+                    raise
+                log.warning("waiting for the transaction coordinator id=%s seconds=%.0f detail=%r", name, time.monotonic() - begun, cause(error).str())
+
+    def begin(self) -> _Transaction:
+        producer = self._producers[self._next]
+        self._next = 1 - self._next
+        try:
+            producer.begin_transaction()
+        except KafkaException as error:
+            raise Void(f"no transaction could be begun: {cause(error).str()}") from error
+        return _Transaction(producer)
+
+    def reopen(self) -> None:
+        for producer in self._producers:
+            _abandon(producer)
+        self._producers = [self._open(name) for name in self.ids]
+        self._next = 0
+
+    def close(self) -> None:
+        for producer in self._producers:
+            _abandon(producer)
+
+
+class _Transaction(_Sending):
+    def commit(self, offsets: list[TopicPartition], member: Any) -> None:
+        producer = self.producer
+        try:
+            _insist("send_offsets", lambda: producer.send_offsets_to_transaction(offsets, member, ATTEMPT_SECONDS))
+            while producer.flush(ATTEMPT_SECONDS) and self.failure is None:
+                log.warning("waiting for the broker to take %d records", len(producer))
+            if self.failure is not None:
+                raise KafkaException(self.failure)
+            _insist("commit", lambda: producer.commit_transaction(ATTEMPT_SECONDS))
+        except KafkaException as error:
+            if not cause(error).fatal():
+                _abort(producer)
+            # Reports of failed records are served by poll: without it, those that were refused would stay unknown.
+            producer.poll(0)
+            raise Void(f"transaction aborted: {cause(error).str()}", self.refused) from error
+
+
+def _insist(what: str, call: Callable[[], object]) -> None:
+    """Make a transactional call until it has an answer: one that timed out may have happened, and only a repeat tells."""
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            if not cause(error).retriable():
+                raise
+            log.warning("transaction_call_repeated call=%s detail=%r", what, cause(error).str())
+
+
+def _abort(producer: Producer) -> None:
+    try:
+        _insist("abort", lambda: producer.abort_transaction(ATTEMPT_SECONDS))
+    except KafkaException as error:
+        log.warning("transaction_not_aborted detail=%r", cause(error).str())
+
+
+def _abandon(producer: Producer) -> None:
+    """Abort what may be open, without insisting: the broker ends it by its timeout, or the next owner by name."""
+    try:
+        producer.abort_transaction(ATTEMPT_SECONDS)
+    except KafkaException as error:
+        log.debug("nothing to abort: %s", cause(error).str())
+
+
+def fence(producers: Iterable[str], make: Callable[[str], Producer]) -> None:
+    """End the open transactions of a worker that is gone, by its producers' names, so that nobody waits for their timeout."""
+    for name in producers:
+        try:
+            make(name).init_transactions(10.0)
+            log.warning("fenced_by_name id=%s", name)
+        except KafkaException as error:
+            raise KafkaDown(f"the transaction of {name} could not be ended: {cause(error).str()}") from error
+
+
+class Deliveries:
+    """`at_least_once`: a batch is final when its outputs are acknowledged and its offsets committed; a crash between repeats it."""
+
+    ids: tuple[str, ...] = ()
+
+    def __init__(self, producer: Producer, consumer: Callable[[], Consumer]) -> None:
+        self._producer = producer
+        self._consumer = consumer
+
+    def begin(self) -> _Delivery:
+        return _Delivery(self._producer, self._consumer())
+
+    def reopen(self) -> None:
+        self._producer.purge()
+        self._producer.flush(ATTEMPT_SECONDS)
+
+    def close(self) -> None:
+        self._producer.purge()
+
+
+class _Delivery(_Sending):
+    def __init__(self, producer: Producer, consumer: Consumer) -> None:
+        super().__init__(producer)
+        self._consumer = consumer
+
+    def commit(self, offsets: list[TopicPartition], member: Any) -> None:
+        while self.producer.flush(ATTEMPT_SECONDS) and self.failure is None:
+            log.warning("waiting for the broker to take %d records", len(self.producer))
+        if self.failure is not None:
+            raise Void(f"an output was not taken: {self.failure.str()}", self.refused)
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise Void(f"offsets not committed: {cause(error).str()}") from error

@@ -1,0 +1,223 @@
+"""The worker: one process that scores one stage of a pipeline, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+from inference.model_card import bind as bind_model
+from inference.onnx_scorer import OnnxScorer
+from schemas.codec import Encoder
+from schemas.compiled import cold_kernels, warm_up
+from schemas.errors import RetryLater, SchemaError, SettingsError
+from schemas.registry import Registry, open_registry
+from streams.assembly import Given, Parts
+from streams.batch import Batch
+from streams.bound import Bound
+from streams.frame import Frame, Page
+from streams.health import Health, rendered
+from streams.kafka import TopicFacts, admin, topic_facts
+from streams.metrics import CONTENT_TYPE, Metrics
+from streams.scored_event import output_schema
+from streams.settings import Settings
+from streams.stage import stages
+from transforms.redis_store import RedisStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+STEPS = ("extract", "transform", "score", "load")
+
+
+def run(bound: Bound, settings: Settings) -> int:
+    """Score a pipeline's events until a signal says to stop.
+
+    The first SIGTERM or SIGINT finishes what is under way, or abandons it when the budget is over; the second ends the process at
+    once. Either way nothing is lost: what was not committed is read again.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        Refused: it can't be started as it stands.
+        StepFailed, TooManyRefused, ...: it stopped itself; nothing of the failing batch was committed.
+    """
+    with only_instance(stages(bound)[0].group(settings.kafka), settings.kafka.instance):
+        Worker(bound, settings).run()
+    return 0
+
+
+def only_instance(group: str, instance: str) -> IO[str]:
+    """Hold the instance's name on this machine until the file is closed or the process ends, however it ends.
+
+    Raises:
+        SettingsError: a live worker has it. Two with one name would end each other's transactions for ever.
+    """
+    path = Path(tempfile.gettempdir()) / f"millrace-{os.getuid()}-{group}-{instance}.lock"
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise SettingsError(
+            f"another worker of group {group!r} runs here as instance {instance!r}; "
+            "give this one a name of its own (kafka.instance or MILLRACE_KAFKA__INSTANCE)"
+        ) from error
+    return file
+
+
+class Worker:
+    """One process's life: load the model, wait for what it depends on, run, stop."""
+
+    def __init__(self, bound: Bound, settings: Settings) -> None:
+        self._bound, self._settings = bound, settings
+        self._scorer = OnnxScorer(bound.model_path)
+        card = self._scorer.card
+        bind_model(card, bound.features.names, bound.features.fingerprint)
+        self._metrics = Metrics(bound.name, bound.model.name, card.version, bound.features.fingerprint)
+        self._health = Health(settings.health.livez_stalled_seconds, self._lag)
+        self._parts: Parts | None = None
+        self._stopping = threading.Event()
+        self._frame = Frame(
+            bound.name,
+            [(step, self._step(step)) for step in STEPS],
+            self._work,
+            self.stop,
+            [
+                Page("/livez", lambda: rendered(self._health.livez())),
+                Page("/readyz", lambda: rendered(self._health.readyz())),
+                Page("/metrics", lambda: (200, CONTENT_TYPE, self._exposition())),
+            ],
+            settings.health.host,
+            settings.health.port,
+        )
+
+    def run(self) -> None:
+        """Run until stopped."""
+        asyncio.run(self._run())
+
+    def stop(self) -> None:
+        """Stop reading; finish what is under way."""
+        self._stopping.set()
+        if self._parts is not None:
+            self._parts.source.stop()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        await self._frame.run()
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            log.warning("stopped at once by a second signal")
+            os._exit(130)
+        budget_seconds = self._settings.worker.stop_budget_seconds
+        log.info("stopping budget_seconds=%.0f", budget_seconds)
+        self.stop()
+        # A broker or store that is away must not keep us: what is not committed by then is read again by the next owner.
+        watch = threading.Timer(budget_seconds + 1.0, self._abandon)
+        watch.daemon = True
+        watch.start()
+
+    def _abandon(self) -> None:
+        log.warning("abandoned what was under way: the budget of %.0f seconds is over", self._settings.worker.stop_budget_seconds)
+        logging.shutdown()
+        os._exit(0)
+
+    def _step(self, name: str) -> Callable[[Batch], Batch]:
+        def step(batch: Batch) -> Batch:
+            assert self._parts is not None, "the source hands nothing on before the parts are joined"
+            return self._parts.steps[name](batch)
+
+        return step
+
+    # --- the source's thread: first what the parts need, then the parts ---
+
+    def _work(self) -> None:
+        if cold := cold_kernels():
+            log.info("compiling %d kernels, this once: the next start is seconds faster", len(cold))
+        warm_up()
+        store = self._insist("the state store", self._open_store)
+        topics = self._insist("the broker", self._topics)
+        registered = self._insist("the schema registry", self._registered)
+        if store is None or topics is None or registered is None:
+            return
+        registry, encoder = registered
+        given = Given(
+            bound=self._bound,
+            settings=self._settings,
+            stage=stages(self._bound)[0],
+            scorer=self._scorer,
+            card=self._scorer.card,
+            registry=registry,
+            encoder=encoder,
+            store=store,
+            topics=topics,
+            metrics=self._metrics,
+            health=self._health,
+            hand_on=self._frame.hand_on,
+        )
+        self._parts = Parts(given)
+        self._health.started = True
+        try:
+            if not self._stopping.is_set():
+                self._parts.source.run()
+        finally:
+            self._parts.close()
+
+    def _insist(self, what: str, ask: Callable[[], T]) -> T | None:
+        """Ask until there is an answer; None when the worker is told to stop first."""
+        while not self._stopping.is_set():
+            try:
+                return ask()
+            except RetryLater as error:
+                log.warning("waiting for %s: %s", what, error)
+                self._stopping.wait(error.after_seconds)
+        return None
+
+    def _open_store(self) -> RedisStore:
+        redis = self._settings.redis
+        store = RedisStore(
+            redis.url.get_secret_value(),
+            stages(self._bound)[0].namespace,
+            connect_timeout_seconds=redis.connect_timeout_seconds,
+            answer_timeout_seconds=redis.answer_timeout_seconds,
+        )
+        for warning in store.check_server().warnings:
+            log.warning("redis: %s", warning)
+        return store
+
+    def _topics(self) -> dict[str, TopicFacts]:
+        bound = self._bound
+        return topic_facts(admin(self._settings.kafka), (bound.input.name, bound.output.name, bound.input.dead_letters))
+
+    def _registered(self) -> tuple[Registry, Encoder]:
+        """The registry, and the encoder of scored events by the schema registered for them."""
+        settings, output = self._settings.registry, self._bound.output
+        place = settings.url.get_secret_value() if settings.url else settings.folder or str(self._bound.schema_folder)
+        registry = open_registry(place, settings.client_keys)
+        wanted = output_schema(self._bound)
+        found = registry.latest(output.subject)
+        if found is None or found[1].fingerprint != wanted.fingerprint:
+            state = "is not registered" if found is None else f"is registered as id {found[0]} with other fields"
+            raise SchemaError(f"the schema of {output.name} {state}; `millrace topics create` registers the one this pipeline writes")
+        return registry, Encoder(wanted, output.framing, found[0])
+
+    # --- pages ---
+
+    def _lag(self) -> dict[int, int]:
+        return {} if self._parts is None else self._parts.source.lag()
+
+    def _exposition(self) -> bytes:
+        for partition, records in self._lag().items():
+            self._metrics.lag.labels(self._bound.input.name, partition).set(records)
+        return self._metrics.expose()
