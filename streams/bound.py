@@ -16,6 +16,7 @@ from schemas.avro import AvroSchema, load_schema
 from schemas.columns import Column, Constant, Ints, Nullable
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
+from schemas.reject import MOST_RULES
 from schemas.rules import Rule, in_range, present
 from streams.event_columns import EventColumn, event_columns
 from streams.pipeline import Model, Pipeline, Topic, repeated
@@ -27,7 +28,6 @@ from transforms.fixed_point import FixedPoint
 
 YEAR_1_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 YEAR_9999_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
-MOST_RULES = 128  # a broken rule is one of the codes 128 to 255
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 _KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")

@@ -1,0 +1,66 @@
+"""Check a pipeline without running it: its schema, its rules and functions, its model, the settings. No broker, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inference.model_card import bind as bind_model
+from inference.onnx_scorer import OnnxScorer
+from schemas.features import Json
+from streams.bound import Bound
+from streams.describe import describe
+from streams.settings import Settings
+from streams.stage import stages
+from streams.trial import try_functions
+from transforms.window import duration
+
+
+def check_pipeline(bound: Bound, settings: Settings) -> dict[str, Json]:
+    """Everything that can be known of a pipeline before it runs.
+
+    Raises:
+        DefinitionError: a rule or a derived column fails on a batch without rows.
+        ModelError: the model is missing, broken, or made for other features.
+    """
+    try_functions(bound)
+    scorer = OnnxScorer(bound.model_path)
+    bind_model(scorer.card, bound.features.names, bound.features.fingerprint)
+    card = scorer.card
+    threshold = card.threshold if bound.model.threshold is None else bound.model.threshold
+    running: list[Json] = [
+        {
+            "stage": stage.name,
+            "group": stage.group(settings.kafka),
+            "state": stage.namespace,
+            "transactional_ids": stage.transactional_prefix(settings.kafka) + "-*",
+        }
+        for stage in stages(bound)
+    ]
+    return {
+        **describe(bound),
+        "model": {"name": card.name, "version": card.version, "path": bound.model.path, "threshold": threshold, "feature_fingerprint": card.feature_fingerprint},
+        "stages": running,
+        "delivery": settings.worker.delivery,
+    }
+
+
+def check_words(facts: Mapping[str, Any]) -> str:
+    """A page about a pipeline that is fit to run."""
+    topics = facts["topics"]
+    lines = [
+        f"pipeline {facts['pipeline']}  fingerprint {facts['fingerprint']}",
+        f"  reads    {topics['input']}  key {facts['input']['key']}, event time {facts['input']['event_time']['column']}, schema {facts['input']['schema_fingerprint']}",
+        f"  writes   {topics['output']}, dead letters {topics['dead_letters']}  {facts['delivery']}",
+        f"  rules    {', '.join(rule['name'] for rule in facts['rules'])}",
+    ]
+    if facts["derived"]:
+        lines.append(f"  derived  {', '.join(each['derived'] for each in facts['derived'])}")
+    lines += [
+        f"  entity   {entity['name']} by {', '.join(entity['key'])}: {len(entity['features'])} features, looks back {duration(entity['retention_ms'])}"
+        for entity in facts["entities"]
+    ]
+    model = facts["model"]
+    lines.append(f"  model    {model['name']} {model['version']}  {len(facts['features'])} inputs {model['feature_fingerprint']}, threshold {model['threshold']}")
+    lines += [f"  stage    {stage['stage']}: group {stage['group']}, state {stage['state']}" for stage in facts["stages"]]
+    return "\n".join([*lines, "fit to run"])

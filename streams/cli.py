@@ -1,0 +1,233 @@
+"""The command line. Each verb loads what it needs when it runs, so that ``--help`` answers at once.
+
+Facts go to standard output, with ``--json`` as JSON; everything else goes to standard error. What is refused is one line there, and
+an exit code that says what kind of thing it was (docs/cli.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import MillraceError, Refused, RetryLater
+from schemas.features import Json
+
+if TYPE_CHECKING:
+    from streams.bound import Bound
+    from streams.settings import Settings
+
+DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
+PIPELINE_HELP = "The pipeline's Python file."
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help=PIPELINE_HELP, show_default=False)]
+Which = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline, if the file defines several.", show_default=False)]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", metavar="FILE", help="TOML or YAML; also MILLRACE_SETTINGS.", show_default=False, dir_okay=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+
+app = typer.Typer(name="millrace", help="From a Kafka event to an explained model decision.", no_args_is_help=True, pretty_exceptions_enable=False)
+topics_app = typer.Typer(help="The topics a pipeline needs.", no_args_is_help=True)
+dead_letters_app = typer.Typer(help="Refused records, with the reason and the address.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(dead_letters_app, name="dlq")
+
+
+def main() -> None:
+    """Run the command line; the process ends here."""
+    with _told():
+        app()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What Millrace raises on purpose is one line and an exit code; anything else is a bug, with its traceback."""
+    try:
+        yield
+    except Refused as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except RetryLater as error:
+        _complain(error)
+        sys.exit(DEPENDENCY_DOWN)
+    except MillraceError as error:
+        _complain(error)
+        sys.exit(STOPPED_ITSELF)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it: nothing is wrong, and Python must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _complain(error: MillraceError) -> None:
+    for line in str(error).splitlines():
+        print(f"millrace: {line}", file=sys.stderr)
+
+
+def _say(facts: Json, as_json: bool, words: Callable[[Any], str]) -> None:
+    print(json.dumps(facts, indent=2) if as_json else words(facts))
+
+
+def _settings(file: Path | None) -> Settings:
+    from streams.load_settings import load_settings
+    from streams.local_services import local_settings
+
+    return load_settings(file, os.environ, local_settings())
+
+
+def _bound(file: Path, name: str | None) -> Bound:
+    from streams.load import load_bound
+
+    return load_bound(file, name)
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    which: Which = None,
+    settings: SettingsFile = None,
+    on_conflict: Annotated[
+        str | None, typer.Option(metavar="refuse|rebuild|adopt", help="Where offsets and state contradict each other.", show_default=False)
+    ] = None,
+) -> None:
+    """Score events until told to stop: SIGTERM or Ctrl-C finishes what is under way, a second one ends at once."""
+    environment = dict(os.environ) | ({"MILLRACE_WORKER__ON_CONFLICT": on_conflict} if on_conflict else {})
+    from streams.load_settings import load_settings
+    from streams.local_services import local_settings
+    from streams.log import write_log
+
+    loaded = load_settings(settings, environment, local_settings())
+    write_log(loaded.log.level)
+    bound = _bound(pipeline, which)
+    from streams import worker
+
+    sys.exit(worker.run(bound, loaded))
+
+
+@app.command()
+def check(pipeline: PipelineFile, which: Which = None, settings: SettingsFile = None, as_json: AsJson = False) -> None:
+    """Hold a pipeline against its schema, its model and the settings; needs no broker and no store."""
+    from streams.check import check_pipeline, check_words
+
+    loaded = _settings(settings)
+    _say(check_pipeline(_bound(pipeline, which), loaded), as_json, check_words)
+
+
+@app.command()
+def dry_run(
+    pipeline: PipelineFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Events: JSON lines, or an Avro container.", show_default=False)],
+    which: Which = None,
+    constant: Annotated[float | None, typer.Option(metavar="SCORE", help="Score everything so, without the model.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N events only.", show_default=False)] = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Score a file of events: scored events go to standard output as JSON lines, refusals and a summary to standard error."""
+    from streams.dry_run import dry_run as score_file
+
+    loaded = _settings(settings)
+    summary = score_file(_bound(pipeline, which), loaded, file, sys.stdout, sys.stderr, constant=constant, limit=limit)
+    print(json.dumps(summary), file=sys.stderr)
+
+
+@app.command()
+def send(
+    pipeline: PipelineFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Events: JSON lines, or an Avro container.", show_default=False)],
+    which: Which = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, metavar="EVENTS/S", help="At most so many a second.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Send the first N events only.", show_default=False)] = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a file of events to the pipeline's input, keyed and framed as the pipeline reads them."""
+    from streams.send import send_file, send_words
+
+    _say(send_file(_bound(pipeline, which), _settings(settings), file, rate=rate, limit=limit), as_json, send_words)
+
+
+@app.command()
+def status(
+    pipeline: Annotated[Path | None, typer.Argument(metavar="PIPELINE", help="Also its topics, lag and worker.", show_default=False)] = None,
+    which: Which = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """What runs here: local services, a pipeline's lag by partition, its worker's health."""
+    from streams.status import status_of, status_words
+
+    bound = _bound(pipeline, which) if pipeline else None
+    _say(status_of(bound, _settings(settings)), as_json, status_words)
+
+
+@topics_app.command("create")
+def topics_create(
+    pipeline: PipelineFile,
+    which: Which = None,
+    partitions: Annotated[int, typer.Option(min=1, max=100_000, help="Of each topic that is made.")] = 1,
+    replication: Annotated[int, typer.Option(min=-1, max=32_767, help="Copies of each partition; -1 = the broker's default.")] = -1,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a pipeline's input, output and dead-letter topics and register its schemas; says what is wrong with those that are there."""
+    from streams.create_topics import create, create_words
+
+    _say(create(_bound(pipeline, which), _settings(settings), partitions, replication), as_json, create_words)
+
+
+@dead_letters_app.command("ls")
+def dead_letters_ls(
+    pipeline: PipelineFile,
+    which: Which = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a pipeline's dead letters by stage and reason."""
+    from streams.dead_letter_view import list_letters, list_words
+
+    _say(list_letters(_bound(pipeline, which), _settings(settings)), as_json, list_words)
+
+
+@dead_letters_app.command("show")
+def dead_letters_show(
+    pipeline: PipelineFile,
+    at: Annotated[str, typer.Argument(metavar="PARTITION@OFFSET", help="Where the letter is in the dead-letter topic; see `dlq ls`.", show_default=False)],
+    which: Which = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one dead letter: why it was refused, where it came from, and what it says."""
+    from streams.dead_letter_view import show_letter, show_words
+
+    _say(show_letter(_bound(pipeline, which), _settings(settings), at), as_json, show_words)
+
+
+@app.command("settings")
+def show_settings(
+    settings: SettingsFile = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a settings file, for editors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the settings that hold here, secrets left out."""
+    from streams.load_settings import settings_schema, settings_words
+
+    if schema:
+        print(json.dumps(settings_schema(), indent=2))
+        return
+    loaded = _settings(settings)
+    _say(loaded.model_dump(mode="json"), as_json, settings_words)
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print the version of Millrace and of what decides its numbers."""
+    from streams.version import versions, versions_words
+
+    _say(versions(), as_json, versions_words)
