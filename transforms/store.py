@@ -8,6 +8,8 @@ claims the shard, which shuts out every older owner, and from then on each read 
     read, read, ...           blocks, with the fence read after them
     write(position) ... settle    sent without waiting; settle waits for the answer
     release                   the next owner may be anyone
+
+Calls for one shard may come from several threads (one reads ahead while another writes); they take turns.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ class Claim:
 
 
 class Store(Protocol):
-    """Keeps blocks for one owner a shard. Raises `StoreDown` when it can't be reached, `FenceLost` when the shard isn't ours."""
+    """Keeps blocks for one owner a shard.
+
+    Every call may raise `StoreDown`: the store can't be reached, refuses or is full; the same call may be made again. Every call
+    but `claim`, `forget` and `close` may raise `FenceLost`: the shard isn't ours, or isn't where we left it; `forget` and claim it again.
+    """
 
     def claim(self, shard: str, notes: dict[str, str]) -> Claim:
         """Become the owner: older owners' writes fail from now on. `notes` replaces theirs (returned in the claim)."""
@@ -54,10 +60,18 @@ class Store(Protocol):
         """
 
     def write(self, shard: str, writes: tuple[Writes, ...], position: int) -> None:
-        """Apply all of it and move the position, atomically and fenced. Sent, not awaited; at most one is outstanding."""
+        """Apply all of it and move the position, atomically and fenced. Sent, not awaited; at most one is outstanding.
+
+        The write before it is settled first. If that raises, this one was not taken; once taken, whatever happens to it is told
+        by the next call, and `settle` sees it through.
+
+        Raises:
+            ValueError: the position lies below the one before it.
+            LostBlock: from the next call on: a part of it failed though the position moved. The shard counts as dropped.
+        """
 
     def settle(self, shard: str) -> None:
-        """Wait for the answer to the outstanding write, if any."""
+        """Wait for the answer to the outstanding write, if any; on `StoreDown` it is still outstanding, and tried again by the next call."""
 
     def release(self, shard: str) -> None:
         """Settle and give the shard up cleanly: its notes are cleared, its position and blocks stay."""
@@ -66,7 +80,18 @@ class Store(Protocol):
         """Drop what is held for the shard here (connection, token) without a word to the store: after a fault."""
 
     def drop(self, shard: str) -> None:
-        """Delete the shard's position and blocks, for a rebuild from the log."""
+        """Delete the claimed shard's position and blocks, for a rebuild from the log. It has to be claimed again afterwards.
+
+        A drop cut short is finished by the next claim.
+        """
 
     def close(self) -> None:
         """Close every connection."""
+
+
+def check_position(shard: str, stands_at: int | None, position: int) -> None:
+    """Raises:
+    ValueError: a write would move a shard's position back.
+    """
+    if position < (stands_at or 0):
+        raise ValueError(f"shard {shard} stands at {stands_at}: a write can't move it back to {position}")
