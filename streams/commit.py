@@ -19,6 +19,7 @@ from schemas.columns import Ints
 from schemas.reject import Reject
 from streams.batch import Batch
 from streams.dead_letters import HaltLimit, Letter
+from streams.fault_points import passing
 from streams.kafka import TopicPartition
 from streams.ownership import Ownership
 from streams.recovery import CommitNote
@@ -93,8 +94,10 @@ class Commit:
             begun = time.perf_counter()
             if not batch.replay:
                 self._decide(batch, outputs, member)
+            passing("after_commit")
             self.final(batch, time.perf_counter() - begun)
             self._follow(batch)
+            passing("after_write")
         return batch
 
     def _decide(self, batch: Batch, outputs: Outputs, member: object) -> None:
@@ -103,6 +106,7 @@ class Commit:
         self._send(turn, batch, outputs)
         note = [CommitNote(self.state, self.refusals.schemas(span.partition)).dump() for span in batch.spans]
         offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
+        passing("before_commit")
         try:
             turn.commit(offsets, member)
         except Void as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.avro import AvroSchema, parse_schema
+from schemas.avro import AvroSchema
 from schemas.columns import Column, Constant, Ragged, Symbols
 from schemas.features import Json
 from streams.batch import Batch
@@ -66,7 +66,7 @@ def scored_event_schema(pipeline: str, features: Sequence[str]) -> Json:
 def output_schema(bound: Bound) -> AvroSchema:
     """The schema a pipeline's scored events go out with."""
     features = bound.features.names if bound.pipeline.include_features else ()
-    return parse_schema(scored_event_schema(bound.name, features), f"the output of pipeline {bound.name!r}")
+    return AvroSchema.parse(scored_event_schema(bound.name, features), f"the output of pipeline {bound.name!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class Turn(Protocol):
 class Outbox(Protocol):
     """Begins turns, one at a time."""
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of its producers, by which another worker can end what they left open."""
+
     def begin(self) -> Turn:
         """Start the next turn; the one before has been committed or is void."""
 
@@ -103,7 +107,7 @@ class Transactions:
     """Two transactional producers in turn, ids ``<prefix>-0`` and ``<prefix>-1``."""
 
     def __init__(self, prefix: str, make: Callable[[str], Producer]) -> None:
-        self.ids = (f"{prefix}-0", f"{prefix}-1")
+        self.ids: tuple[str, ...] = (f"{prefix}-0", f"{prefix}-1")
         self._make = make
         self._producers = [self._open(name) for name in self.ids]
         self._next = 0

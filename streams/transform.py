@@ -63,7 +63,7 @@ class Transform:
         """Keys in memory, by entity."""
         found: dict[str, int] = {}
         for held in list(self._held.values()):
-            for entity, keys in held.state.resident_keys().items():
+            for entity, keys in held.state.resident_keys.items():
                 found[entity] = found.get(entity, 0) + keys
         return found
 
