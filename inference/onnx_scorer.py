@@ -150,6 +150,33 @@ class OnnxScorer:
                 raise ModelError(f"the model loads but can't score: {error}") from error
 
 
+class Graph:
+    """A part of a model: one table of floats in, one out."""
+
+    def __init__(self, serialized: bytes, where: str, provider: str = CPU) -> None:
+        """
+        Raises:
+            ModelError: the runtime can't load it.
+        """
+        self._where = where
+        self._session = open_session(serialized, where, provider)
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Shape (n, m) for rows of shape (n, k).
+
+        Raises:
+            ScoringFailed: the run failed.
+        """
+        try:
+            (made,) = self._session.run([self._output], {self._input: rows})
+        except FAULTS as error:
+            raise ScoringFailed(f"{self._where}: ONNX Runtime failed on {len(rows)} rows: {_one_line(error)}") from error
+        result: Rows = made
+        return result
+
+
 def read_model(path: Path) -> bytes:
     """An ONNX file's bytes.
 
