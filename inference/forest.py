@@ -1,8 +1,9 @@
 """A forest of decision trees as arrays, and the compiled loop that scores rows with it.
 
-ONNX Runtime walks one row down one tree at a time: each step waits for the one before, and half the branches are guessed wrong. Here the
-trees are full binary trees in heap order (the children of node i are 2i + 1 and 2i + 2; what lies under an early leaf repeats it), so a step
-is arithmetic without a branch, and a batch's rows go down a tree side by side. Sums are float32, tree after tree: the bits are ONNX Runtime's.
+ONNX Runtime walks one row down one tree at a time: each step waits for the one before, and half the branches are guessed wrong.
+Here the trees are full binary trees in heap order (the children of node i are 2i + 1 and 2i + 2; what lies under an early leaf
+repeats it), so a step is arithmetic without a branch, and a batch's rows go down a tree side by side. Sums are float32, tree after
+tree: the bits are ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Forest:
 
 # Unsigned indices: numba would first ask of signed ones whether they count from the end.
 @compiled(
-    "void(const float32[:, ::1], const uint32[:, ::1], const float32[:, ::1], const float32[:, ::1], const int64[::1], uint32[::1], float32[::1])"
+    "void(const float32[:, ::1], const uint32[:, ::1], const float32[:, ::1], const float32[:, ::1], const int64[::1], "
+    "uint32[::1], float32[::1])"
 )
 def _descend(
     columns: NDArray[np.float32],

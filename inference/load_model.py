@@ -1,7 +1,7 @@
 """Load a model: check its contract, and choose the faster of the two ways to run it that give the same bits.
 
-That they do is not taken on trust. Whenever a model with a forest is loaded, the compiled loop is held against ONNX Runtime on rows that lie
-on the splits and next to them; if one bit differs, the model is left to ONNX Runtime.
+That they do is not taken on trust. Whenever a model with a forest is loaded, the compiled loop is held against ONNX Runtime on rows
+that lie on the splits and next to them; if one bit differs, the model is left to ONNX Runtime.
 """
 
 from __future__ import annotations

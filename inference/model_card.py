@@ -112,13 +112,15 @@ def bind(card: ModelCard, inputs: tuple[str, ...], feature_fingerprint: str) -> 
     for place, (wanted, given) in enumerate(zip(made_for, inputs, strict=True)):
         if wanted != given:
             raise ModelError(
-                f"{who} and the pipeline order their features differently: input {place} is {wanted!r} for the model, {given!r} in the pipeline; "
+                f"{who} and the pipeline order their features differently: input {place} is {wanted!r} for the model, "
+                f"{given!r} in the pipeline; "
                 f"the model wants {_list(made_for)}; the pipeline gives {_list(inputs)}"
             )
     if card.feature_fingerprint != feature_fingerprint:
         raise ModelError(
-            f"{who} was trained on features with fingerprint {card.feature_fingerprint}, the pipeline's have {feature_fingerprint}: the names are the same, "
-            "a definition behind them is not (window, lateness, scale, fill, version); train again, or take back the change"
+            f"{who} was trained on features with fingerprint {card.feature_fingerprint}, the pipeline's have {feature_fingerprint}: "
+            "the names are the same, a definition behind them is not (window, lateness, scale, fill, version); "
+            "train again, or take back the change"
         )
 
 

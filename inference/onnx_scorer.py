@@ -7,7 +7,6 @@ instead. Spinning is off, since a waiting thread would take the core from the so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
+from inference.contract import check_inputs, check_outputs
 from inference.model_card import ModelCard, from_metadata
 from inference.scorer import Rows, Scores
 from schemas.errors import ModelError, ScoringFailed
 
-FLOAT = "tensor(float)"
 CPU = "CPUExecutionProvider"
 # The runtime's errors have no common base of their own; these are the ones that loading or running a model can raise.
 FAULTS = (
@@ -55,8 +54,8 @@ class OnnxScorer:
         self._where = str(path)
         self._session = open_session(read_model(path), self._where, provider)
         self.card: ModelCard = from_metadata(self._session.get_modelmeta().custom_metadata_map, self._where)
-        self._inputs = self._check_inputs()
-        self._output = self._check_outputs()
+        self._inputs = check_inputs(self._session.get_inputs(), self.card.feature_names, self._where)
+        self._output = check_outputs(self._session.get_outputs(), self._where)
         self._warm_up()
 
     @property
@@ -91,55 +90,6 @@ class OnnxScorer:
             raise ScoringFailed(f"{self._where}: output {self._output!r} gave {found} for {rows} rows, wanted one score a row")
         scores: Scores = answer if answer.ndim == 1 else answer[:, -1]
         return np.ascontiguousarray(scores)
-
-    def _check_inputs(self) -> Mapping[str, list[Any]]:
-        found = self._session.get_inputs()
-        for item in found:
-            if item.type != FLOAT:
-                raise ModelError(
-                    f"{self._where}: input {item.name!r} is {item.type}, wanted {FLOAT}; export with FloatTensorType([None, {self.width}])"
-                )
-            if not item.shape or isinstance(item.shape[0], int):
-                raise ModelError(f"{self._where}: input {item.name!r} has shape {item.shape}, wanted a free first dimension for the rows")
-        names = self.card.feature_names
-        if len(found) == 1 and len(found[0].shape) == 2 and found[0].shape[1] in (self.width, None):
-            return {found[0].name: found[0].shape}
-        if len(found) == 1 and not (self.width == 1 and len(found[0].shape) == 1):
-            raise ModelError(
-                f"{self._where}: input {found[0].name!r} has shape {found[0].shape}, wanted [None, {self.width}] for the {self.width} features of its card"
-            )
-        if len(found) > 1 and tuple(item.name for item in found) != names:
-            raise ModelError(
-                f"{self._where}: the model's inputs are {', '.join(item.name for item in found)}; its card's features are {', '.join(names)}; "
-                "wanted one tensor for all of them, or one input a feature by the same names in the same order"
-            )
-        for item in found:
-            if len(item.shape) > 2 or item.shape[1:] not in ([], [1]):
-                raise ModelError(
-                    f"{self._where}: input {item.name!r} has shape {item.shape}, wanted [None, 1], as there is one input a feature"
-                )
-        return {item.name: item.shape for item in found}
-
-    def _check_outputs(self) -> str:
-        found = self._session.get_outputs()
-        for item in found:
-            if item.type.startswith("seq("):
-                raise ModelError(
-                    f"{self._where}: output {item.name!r} is {item.type}, a dictionary a row (zipmap), wanted {FLOAT}; "
-                    "export with options={'zipmap': False}"
-                )
-        shown = ", ".join(f"{item.name}: {item.type} {item.shape}" for item in found)
-        floats = [item for item in found if item.type == FLOAT]
-        if len(floats) != 1:
-            raise ModelError(
-                f"{self._where}: {len(floats)} of the model's outputs are {FLOAT}, wanted exactly one, the score; they are {shown}"
-            )
-        shape = floats[0].shape
-        if len(shape) not in (1, 2) or (len(shape) == 2 and isinstance(shape[1], int) and shape[1] not in (1, 2)):
-            raise ModelError(
-                f"{self._where}: output {floats[0].name!r} has shape {shape}, wanted one score a row: [None], [None, 1] or [None, 2]; outputs are {shown}"
-            )
-        return str(floats[0].name)
 
     def _warm_up(self) -> None:
         """Run once with one row and once with several, so that what the shapes left open shows now and the first event pays nothing."""

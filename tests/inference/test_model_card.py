@@ -44,7 +44,9 @@ def test_writing_a_card_replaces_the_old_one_and_leaves_other_metadata() -> None
     write_card(model, replace(CARD, trained_at="2020-01-01"))
     write_card(model, replace(CARD, version="2"))
     kept = {entry.key: entry.value for entry in model.metadata_props}
-    assert kept["author"] == "somebody" and kept["millrace.version"] == "2" and "millrace.trained_at" not in kept
+    assert kept["author"] == "somebody"
+    assert kept["millrace.version"] == "2"
+    assert "millrace.trained_at" not in kept
     assert len(model.metadata_props) == len(kept)
 
 

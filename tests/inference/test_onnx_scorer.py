@@ -23,7 +23,8 @@ def test_a_row_s_score_is_the_model_s_answer_whatever_the_output_s_shape(save: S
     scorer = OnnxScorer(save(row_sums(out=out)))
     rows = features(100)
     scores = scorer.score(rows)
-    assert scores.shape == (100,) and scores.dtype == np.float32
+    assert scores.shape == (100,)
+    assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, rows.sum(axis=1), rtol=1e-6, atol=1e-6)
 
 
@@ -59,7 +60,7 @@ def test_a_run_that_fails_after_the_warm_up_is_a_failed_scoring(save: Save) -> N
     wanted = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 9])
     fold = [helper.make_node("Reshape", ["features", "shape"], ["a"]), helper.make_node("ReduceSum", ["a"], ["score"], keepdims=1)]
     good_for_threes = model_of(fold, [value("features", (None, 3))], [value("score", (None, 1))], weights=[wanted])
-    with pytest.raises(ModelError, match="can't score.*ONNX Runtime failed on 1 rows"):
+    with pytest.raises(ModelError, match=r"can't score.*ONNX Runtime failed on 1 rows"):
         OnnxScorer(save(good_for_threes))
 
 
@@ -158,7 +159,7 @@ def test_a_zipmap_is_refused_with_the_way_out(save: Save) -> None:
 
 
 def test_an_unknown_provider_is_refused_with_those_there_are(save: Save) -> None:
-    with pytest.raises(ModelError, match="'AbacusExecutionProvider'.*CPUExecutionProvider"):
+    with pytest.raises(ModelError, match=r"'AbacusExecutionProvider'.*CPUExecutionProvider"):
         OnnxScorer(save(row_sums()), provider="AbacusExecutionProvider")
 
 

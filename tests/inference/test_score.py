@@ -20,7 +20,9 @@ tables = arrays(np.float64, st.tuples(st.integers(0, 6), st.integers(1, 4)), ele
 def test_a_row_is_either_all_finite_or_marked_and_zeroed(features: Floats) -> None:
     before = features.copy()
     rows, finite = to_float32(features)
-    assert rows.dtype == np.float32 and rows.flags.c_contiguous and np.isfinite(rows).all()
+    assert rows.dtype == np.float32
+    assert rows.flags.c_contiguous
+    assert np.isfinite(rows).all()
     for row, good, source in zip(rows, finite, features, strict=True):
         nearest = [np.float32(value) if abs(value) < 3.5e38 else np.float32(np.inf) for value in source.tolist()]
         assert good == bool(np.isfinite(nearest).all())
@@ -50,4 +52,5 @@ def test_a_row_whose_feature_is_not_finite_has_no_score_whatever_the_model_says(
 
 def test_a_constant_scorer_gives_every_row_its_value() -> None:
     scores = ConstantScorer(0.75).score(np.zeros((3, 2), np.float32))
-    assert scores.dtype == np.float32 and scores.tolist() == [0.75] * 3
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [0.75] * 3
