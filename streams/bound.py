@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.avro import AvroSchema, load_schema
-from schemas.columns import Column, Constant, Ints, Nullable
+from schemas.columns import Column, Columns, Constant, Ints, Mask, Nullable, PackedBytes
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
 from schemas.reject import MOST_RULES
@@ -253,44 +253,65 @@ class _Names:
         if name not in self.columns:
             raise DefinitionError(f"{model}: no input is named {name!r}; {did_you_mean(name, (*self.columns, *derived, *windows))}")
         column = self.columns[name]
+        if "." in name and self.pipeline.include_features:
+            raise DefinitionError(f"{model}: input {name!r} would go out under a name with a dot; give it a plain one with Derived, or set include_features=False")
         if column.type not in _NUMBER_TYPES:
             raise DefinitionError(f"{model}: input {name!r} is of type {column}, wanted a number ({', '.join(_NUMBER_TYPES)})")
         return Feature(name, name, {"field": column.describe()})
 
 
 def _implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event_time: EventTime) -> tuple[Rule, ...]:
-    """What an event must be for the pipeline to work at all, each rule under its own name."""
-    rules = [
-        _named(f"{_word(pipeline.input.event_id)}_present", present(_given(pipeline.input.event_id))),
-        _named(f"{_word(event_time.column)}_present", present(event_time.column)),
-        _named(f"{_word(event_time.column)}_in_years_1_to_9999", in_range(event_time.column, YEAR_1_MS, YEAR_9999_MS)),
-    ]
-    keys = dict.fromkeys(name for entity in pipeline.entities for name in entity.key_columns)
-    rules += [_named(f"{_word(name)}_present", present(name)) for name in keys if name != pipeline.input.event_id]
+    """What an event must be for the pipeline to work at all, each rule under a name that no rule of the user's gets by itself."""
+    event_id = _given(pipeline.input.event_id)
+    keys = dict.fromkeys((event_id, *(name for entity in pipeline.entities for name in entity.key_columns)))
+    times = in_range(event_time.column, YEAR_1_MS, YEAR_9999_MS)
     amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))
-    rules += [rule for amount in amounts for rule in amount.rules()]
-    checked = {amount.column for amount in amounts}
-    for name in pipeline.model.inputs:
-        if name in columns and name not in checked:
-            rules += _input_rules(columns[name])
-    return tuple(rules)
+    twice = repeated(amount.column for amount in amounts)
+    if twice:
+        raise DefinitionError(f"pipeline {pipeline.name!r}: {twice!r} is declared as two different FixedPoints; wanted one for all aggregates")
+    counted = [amount.column for amount in amounts]
+    return (
+        *(_given_rule(columns[name]) for name in keys),
+        replace(present(event_time.column), name=f"{_word(event_time.column)}_given"),
+        replace(times, name=f"{_word(event_time.column)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"),
+        *(replace(rule, name=f"countable_{rule.name}") for amount in amounts for rule in amount.rules()),
+        *(rule for name in pipeline.model.inputs if name in columns and name not in counted for rule in _input_rules(columns[name])),
+    )
+
+
+def _given_rule(column: EventColumn) -> Rule:
+    """What tells one thing from another is there: neither null nor empty."""
+    name = f"{_word(column.name)}_given"
+    if column.type not in ("string", "bytes"):
+        return replace(present(column.name), name=name)
+
+    def holds(columns: Columns) -> Mask:
+        return _not_empty(columns[column.name])
+
+    return Rule(name, holds, "a value that is not empty", (column.name,), definition=["not_empty", column.name])
+
+
+def _not_empty(column: Column) -> Mask:
+    if isinstance(column, Nullable):
+        return _not_empty(column.values) & column.valid
+    if isinstance(column, Constant):
+        return np.full(column.rows, bool(column.value))
+    assert isinstance(column, PackedBytes)
+    return np.greater(column.ends, column.starts)
 
 
 def _input_rules(column: EventColumn) -> list[Rule]:
     """The model is given a finite number in every row."""
     if column.type in ("float", "double"):
-        return [_named(f"{_word(column.name)}_finite", in_range(column.name, -LARGEST_FLOAT32, LARGEST_FLOAT32))]
-    return [_named(f"{_word(column.name)}_present", present(column.name))] if column.nullable else []
+        finite = in_range(column.name, -LARGEST_FLOAT32, LARGEST_FLOAT32)
+        return [replace(finite, name=f"{_word(column.name)}_finite", wanted="a finite number, as float32")]
+    return [replace(present(column.name), name=f"{_word(column.name)}_given")] if column.nullable else []
 
 
 def _origins(columns: Iterable[str], fields: Mapping[str, EventColumn], derived: Iterable[Derived]) -> dict[str, Json]:
     """Where columns come from: fields of which type, functions of which version."""
     made = {each.name: each.describe() for each in derived}
     return {name: fields[name].describe() if name in fields else made[name] for name in columns}
-
-
-def _named(name: str, rule: Rule) -> Rule:
-    return replace(rule, name=name)
 
 
 def _word(column: str | None) -> str:

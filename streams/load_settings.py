@@ -70,6 +70,11 @@ def settings_schema() -> dict[str, Json]:
     return Settings.model_json_schema()
 
 
+def settings_words(facts: Mapping[str, Any]) -> str:
+    """A line for each setting."""
+    return "\n".join(f"{section}.{name} = {value!r}" for section, values in facts.items() for name, value in values.items())
+
+
 class _Found:
     """Values found so far, as a tree, and who said each."""
 

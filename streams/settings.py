@@ -152,6 +152,10 @@ class RegistrySettings(Section):
     def _flat_client(cls, value: Any) -> Any:
         return flat_keys(value)
 
+    def place(self, otherwise: object) -> str:
+        """The registry's URL or folder; `otherwise` where neither is set."""
+        return self.url.get_secret_value() if self.url else self.folder or str(otherwise)
+
     @model_validator(mode="after")
     def _one_place(self) -> RegistrySettings:
         if self.url is not None and self.folder is not None:

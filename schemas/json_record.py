@@ -1,0 +1,161 @@
+"""A JSON object as an Avro record, said in words where it is none.
+
+What JSON has no way to write is taken as people write it: times and dates as numbers or ISO 8601 text (UTC if it names no zone),
+bytes as text of the characters U+0000 to U+00FF (Avro's own JSON form), decimals as numbers or text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from schemas.avro import ABSENT, AvroSchema, AvroType, Enum, Fixed, Primitive, Record, Recursion, Union
+from schemas.errors import RecordError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS = {"timestamp-millis": timedelta(milliseconds=1), "timestamp-micros": timedelta(microseconds=1)}
+_RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+
+
+def record_of_json(schema: AvroSchema) -> Callable[[Any], Any]:
+    """A function from a JSON value (as `json.loads` gives it) to what fastavro writes under `as_it_travels`.
+
+    The function raises `RecordError` (reason ``not_encodable``) that names the field, what was found there and what was wanted.
+    Fields the schema doesn't know are passed over; missing ones get their default, or null where they take it.
+    """
+    return lambda value: _value(schema.root, schema.named, value, "")
+
+
+def as_it_travels(schema: AvroSchema) -> Any:
+    """The schema without logical types, parsed for fastavro: the same bytes, with times and decimals as the numbers that travel."""
+    return AvroSchema(_without_logical_types(schema.definition)).parsed
+
+
+def _value(kind: AvroType, named: Mapping[str, AvroType], value: Any, at: str) -> Any:
+    """What fastavro writes under the schema without logical types."""
+    if isinstance(kind, Recursion):
+        kind = named[kind.name]
+    if isinstance(kind, Record):
+        return _record(kind, named, value, at)
+    if isinstance(kind, Union):
+        return _branch(kind, named, value, at)
+    if kind.kind == "array":
+        return [_value(kind.items, named, each, f"{at}[{place}]") for place, each in enumerate(_of(list, value, at, "an array"))]  # type: ignore[union-attr]
+    if kind.kind == "map":
+        return {key: _value(kind.values, named, each, f"{at}.{key}") for key, each in _of(dict, value, at, "an object").items()}  # type: ignore[union-attr]
+    if isinstance(kind, Enum):
+        if value not in kind.symbols:
+            raise _wrong(at, value, f"one of {', '.join(kind.symbols)}")
+        return value
+    assert isinstance(kind, Primitive | Fixed)
+    return _octets(kind, value, at) if kind.kind in ("bytes", "fixed") else _primitive(kind, value, at)
+
+
+def _record(kind: Record, named: Mapping[str, AvroType], value: Any, at: str) -> dict[str, Any]:
+    found = _of(dict, value, at, "an object")
+    made: dict[str, Any] = {}
+    for field in kind.fields:
+        path = f"{at}.{field.name}".lstrip(".")
+        given = found.get(field.name, field.default)
+        if given is ABSENT:
+            if not _takes_null(field.type):
+                raise RecordError("not_encodable", f"{path} is missing")
+            given = None
+        made[field.name] = _value(field.type, named, given, path)
+    return made
+
+
+def _branch(kind: Union, named: Mapping[str, AvroType], value: Any, at: str) -> Any:
+    if value is None and _takes_null(kind):
+        return None
+    trouble: RecordError | None = None
+    for branch in kind.branches:
+        if branch.kind == "null":
+            continue
+        try:
+            made = _value(branch, named, value, at)
+        except RecordError as error:
+            trouble = trouble or error
+        else:
+            return (branch.name, made) if isinstance(branch, Record | Enum | Fixed | Recursion) else made
+    raise trouble or _wrong(at, value, "null")
+
+
+def _takes_null(kind: AvroType) -> bool:
+    return kind.kind == "null" or (isinstance(kind, Union) and any(branch.kind == "null" for branch in kind.branches))
+
+
+def _primitive(kind: Primitive | Fixed, value: Any, at: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.kind in _RANGES:
+        low, high = _RANGES[kind.kind]
+        value = _moment(kind.logical, value, at) if isinstance(value, str) and kind.logical else value
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise _wrong(at, value, f"a whole number from {low} to {high}" + (" or a time as ISO 8601 text" if kind.logical else ""))
+        return value
+    if kind.kind in ("float", "double"):
+        if not number:
+            raise _wrong(at, value, "a number")
+        return float(value)
+    wanted = {"boolean": bool, "string": str, "null": type(None)}[kind.kind]
+    return _of(wanted, value, at, {"boolean": "true or false", "string": "text", "null": "null"}[kind.kind])
+
+
+def _moment(logical: str | None, text: str, at: str) -> int:
+    try:
+        if logical == "date":
+            return (date.fromisoformat(text) - _EPOCH.date()).days
+        if logical in _UNITS:
+            moment = datetime.fromisoformat(text)
+            return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _UNITS[logical]
+    except ValueError as error:
+        raise _wrong(at, text, "a time as ISO 8601 text") from error
+    raise _wrong(at, text, "a whole number")
+
+
+def _octets(kind: Primitive | Fixed, value: Any, at: str) -> bytes:
+    if kind.logical == "decimal":
+        made = _decimal(kind, value, at)
+    else:
+        try:
+            made = _of(str, value, at, "text").encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise _wrong(at, value, "text of the characters U+0000 to U+00FF, one a byte") from error
+    if isinstance(kind, Fixed) and len(made) != kind.size_bytes:
+        raise _wrong(at, value, f"{kind.size_bytes} bytes")
+    return made
+
+
+def _decimal(kind: Primitive | Fixed, value: Any, at: str) -> bytes:
+    try:
+        unscaled = Decimal(str(value)).scaleb(kind.scale)
+        units = int(unscaled)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise _wrong(at, value, "a number") from error
+    if isinstance(value, bool) or units != unscaled or abs(units) >= 10**kind.precision:
+        raise _wrong(at, value, f"a number of at most {kind.precision} digits, {kind.scale} of them after the point")
+    size = kind.size_bytes if isinstance(kind, Fixed) else (units.bit_length() // 8) + 1
+    try:
+        return units.to_bytes(size, "big", signed=True)
+    except OverflowError as error:
+        raise _wrong(at, value, f"a number that {size} bytes hold") from error
+
+
+def _of(kind: type, value: Any, at: str, wanted: str) -> Any:
+    if not isinstance(value, kind):
+        raise _wrong(at, value, wanted)
+    return value
+
+
+def _wrong(at: str, value: Any, wanted: str) -> RecordError:
+    shown = repr(value)
+    return RecordError("not_encodable", f"{at or 'the event'} is {shown if len(shown) <= 60 else shown[:57] + '...'}, wanted {wanted}")
+
+
+def _without_logical_types(node: Any) -> Any:
+    """The same wire format, with values as they travel."""
+    if isinstance(node, Mapping):
+        return {key: value if key == "default" else _without_logical_types(value) for key, value in node.items() if key != "logicalType"}
+    return [_without_logical_types(each) for each in node] if isinstance(node, list | tuple) else node
