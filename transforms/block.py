@@ -139,11 +139,11 @@ def _unpack(
         place = slots[slot, BASE]
         while at < ends[row]:
             for word in range(record_words):
-                heap[word, place] = _word(data, at)
+                heap[place, word] = _word(data, at)
                 at += 8
-            if heap[POSITIONS, place] == 0:
+            if heap[place, POSITIONS] == 0:
                 return row * 8 + _ZEROS
-            if place > slots[slot, BASE] and heap[TIMES, place] < heap[TIMES, place - 1]:
+            if place > slots[slot, BASE] and heap[place, TIMES] < heap[place - 1, TIMES]:
                 return row * 8 + _DISORDER
             place += 1
         slots[slot, END] = place
@@ -162,5 +162,5 @@ def _pack(changed: Ints, record_words: int, head: NDArray[np.int64], heap: Table
             first = 0
         for place in range(slots[slot, BASE] + first, slots[slot, END]):
             for word in range(record_words):
-                out[at] = heap[word, place]
+                out[at] = heap[place, word]
                 at += 1

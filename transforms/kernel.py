@@ -13,8 +13,7 @@ rows of the heap are
 
     0  position + 1     1  event time     2..  the values     then  running sums of value, and of value x value
 
-Running sums begin at the block's first record and wrap around in int64: their differences are exact as long as what they differ
-by is. A record too old for any window is passed over by moving the block's start; it is overwritten when the block is full.
+Running sums begin anywhere and wrap around in int64: their differences are exact as long as what they differ by is. A record too old for any window is passed over by moving the block's start; it is overwritten when the block is full.
 
 The module is longer than most since compiled functions are cached by file: one that calls another must share its file with it.
 """
@@ -58,7 +57,7 @@ TOUCHED_AT: Final = 4  # the largest position that looked at it
 TURN: Final = 5  # the last turn that looked at it
 CHANGED: Final = 6  # the last turn that changed it
 WRITE_FROM: Final = 7  # in that turn: the first record not yet in the store, counted from BASE; -1 = all, and the header
-SLOT_FIELDS: Final = 8
+SLOT_FIELDS: Final = 8  # then two for each window: where it began and ended last time, counted from BASE; hints, no more
 
 NEEDS: Final = 0  # fields of a value: what its aggregates need
 VALUE: Final = 1  # rows of the heap
@@ -84,12 +83,15 @@ TOP: Final = 0  # of the heap: the first place never used
 CHANGED_SLOTS: Final = 1  # how many slots this turn changed
 ROOM_WANTED: Final = 2  # why the kernel stopped: the size of a block the heap has no room for, or 0: too many records
 STAMP: Final = 3  # generation of the scratch table of `_distinct`
-CONTROLS: Final = 4
+FETCHED: Final = 4  # of no meaning
+CONTROLS: Final = 5
 
 ON_TIME: Final = 0
 LATE: Final = 1
 TOO_LATE: Final = 2
 
+_AHEAD: Final = 64  # events whose memory is fetched together
+_STEPS: Final = 3  # records a window moves past from one event of a key to the next, as a rule
 _SPREAD: Final = 0x1E3779B97F4A7C15  # odd, with its bits well mixed: neighbouring values go far apart
 
 
@@ -120,10 +122,10 @@ def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int
     """The place of a block of the given size; -1, and what is wanted in `control`, if the heap has no room."""
     place = free[size]
     if place >= 0:
-        free[size] = heap[TIMES, place]  # free blocks form a list through their first event time
+        free[size] = heap[place, TIMES]  # free blocks form a list through their first event time
         return place
     place = control[TOP]
-    if place + sizes[size] > heap.shape[1]:
+    if place + sizes[size] > len(heap):
         control[ROOM_WANTED] = sizes[size]
         return -1
     control[TOP] = place + sizes[size]
@@ -132,7 +134,7 @@ def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int
 
 @compiled()
 def _give_back(free: Ints, heap: Table, size: int, place: int) -> None:
-    heap[TIMES, place] = free[size]
+    heap[place, TIMES] = free[size]
     free[size] = place
 
 
@@ -165,6 +167,25 @@ def release(leaving: Ints, free: Ints, heap: Table, slots: Table) -> None:
         slots[slot, SIZE] = -1
 
 
+@compiled("void(const int64[:, ::1], int64[:, ::1], int64[:, ::1], const int64[::1], int64[::1], int64[::1])")
+def repack(old: Table, new: Table, slots: Table, sizes: Ints, free: Ints, control: Ints) -> None:
+    """Lay the blocks of all slots side by side in a new heap, without the free ones that were between them."""
+    free[:] = -1
+    top = 0
+    for slot in range(len(slots)):
+        if slots[slot, SIZE] < 0:
+            continue
+        base = slots[slot, BASE]
+        for i in range(slots[slot, END] - base):
+            for field in range(old.shape[1]):
+                new[top + i, field] = old[base + i, field]
+        slots[slot, START] += top - base
+        slots[slot, END] += top - base
+        slots[slot, BASE] = top
+        top += sizes[slots[slot, SIZE]]
+    control[TOP] = top
+
+
 @compiled()
 def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None:
     """Make the running sums of records first..end of a block."""
@@ -172,16 +193,16 @@ def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None
         v = values[c, VALUE]
         p = values[c, SUMS]
         if p >= 0:
-            running = heap[p, first - 1] if first > base else 0
+            running = heap[first - 1, p] if first > base else 0
             for at in range(first, end):
-                running += heap[v, at]
-                heap[p, at] = running
+                running += heap[at, v]
+                heap[at, p] = running
         p = values[c, SQUARES]
         if p >= 0:
-            running = heap[p, first - 1] if first > base else 0
+            running = heap[first - 1, p] if first > base else 0
             for at in range(first, end):
-                running += heap[v, at] * heap[v, at]
-                heap[p, at] = running
+                running += heap[at, v] * heap[at, v]
+                heap[at, p] = running
 
 
 @compiled("void(const int64[::1], const int64[:, ::1], int64[:, ::1], int64[:, ::1])")
@@ -192,22 +213,21 @@ def sum_up(filled: Ints, values: Table, heap: Table, slots: Table) -> None:
 
 
 @compiled()
-def _move(slot: int, place: int, size: int, values: Table, heap: Table, slots: Table) -> None:
+def _move(slot: int, place: int, size: int, heap: Table, slots: Table) -> None:
     """Move a slot's live records to the front of a block, which may be its own."""
     start = slots[slot, START]
     count = slots[slot, END] - start
-    for row in range(FIRST_VALUE + len(values)):
-        for i in range(count):
-            heap[row, place + i] = heap[row, start + i]
+    for i in range(count):
+        for field in range(heap.shape[1]):
+            heap[place + i, field] = heap[start + i, field]
     slots[slot, BASE] = place
     slots[slot, START] = place
     slots[slot, END] = place + count
     slots[slot, SIZE] = size
-    _sum_up(place, place + count, values, heap, place)
 
 
 @compiled()
-def _make_room(slot: int, values: Table, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> bool:
+def _make_room(slot: int, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> bool:
     """See to it that a slot's block has room for one more; False if the heap has none."""
     base = slots[slot, BASE]
     size = slots[slot, SIZE]
@@ -218,28 +238,44 @@ def _make_room(slot: int, values: Table, sizes: Ints, free: Ints, control: Ints,
         slots[slot, WRITE_FROM] = -1  # records move up in the block: it is written whole
     wanted = _size_for(sizes, live + live // 4 + 2)
     if wanted == size:
-        _move(slot, base, size, values, heap, slots)
+        _move(slot, base, size, heap, slots)
         return True
     place = _take(sizes, free, control, heap, wanted)
     if place < 0:
         return False
-    _move(slot, place, wanted, values, heap, slots)
+    _move(slot, place, wanted, heap, slots)
     _give_back(free, heap, size, base)
     return True
 
 
 @compiled()
-def _first_at_or_after(heap: Table, first: int, end: int, time: int) -> int:
-    """Of the sorted records first..end, the first whose event time is not before `time`; `end` if there is none."""
-    count = end - first
-    while count > 0:
-        half = count >> 1
-        if heap[TIMES, first + half] < time:
-            first += half + 1
-            count -= half + 1
+def _first_at_or_after(heap: Table, first: int, end: int, time: int, hint: int) -> int:
+    """Of the sorted records first..end, the first whose event time is not before `time`; `end` if there is none.
+
+    The search starts at `hint`, where the answer was last time, and takes growing steps away from it: windows move little from
+    one event of a key to the next, and each record not looked at may be a cache miss saved.
+    """
+    low = min(max(hint, first), end)  # everything before low is before `time`, nothing from high on is
+    high = low
+    step = 1
+    if low > first and heap[low - 1, TIMES] >= time:
+        high = low - 1
+        while high - step >= first and heap[high - step, TIMES] >= time:
+            high -= step
+            step *= 2
+        low = max(high - step + 1, first)
+    else:
+        while low + step <= end and heap[low + step - 1, TIMES] < time:
+            low += step
+            step *= 2
+        high = min(low + step - 1, end)
+    while low < high:
+        middle = (low + high) >> 1
+        if heap[middle, TIMES] < time:
+            low = middle + 1
         else:
-            count = half
-    return first
+            high = middle
+    return low
 
 
 @compiled()
@@ -252,7 +288,7 @@ def _distinct(heap: Table, row: int, first: int, end: int, own: int, x: int, scr
         slots *= 2
     found = 0
     for at in range(first - own, end):
-        value = x if at < first else heap[row, at]
+        value = x if at < first else heap[at, row]
         place = ((value * _SPREAD) >> 20) & (slots - 1)
         while scratch[place, 0] == stamp and scratch[place, 1] != value:
             place = (place + 1) & (slots - 1)
@@ -265,10 +301,22 @@ def _distinct(heap: Table, row: int, first: int, end: int, own: int, x: int, scr
 
 @compiled()
 def _summarise(
-    base: int, first: int, end: int, own: int, tau: int, i: int, values: Table, given: Table, heap: Table, scratch: Table, control: Ints, out: Ints
+    first: int,
+    end: int,
+    own: int,
+    tau: int,
+    i: int,
+    w: int,
+    values: Table,
+    given: Table,
+    heap: Table,
+    scratch: Table,
+    control: Ints,
+    integers: NDArray[np.int64],
 ) -> None:
-    """The integers of one window: records first..end, and event i itself if `own` is 1."""
-    out[N] = end - first + own
+    """The integers of window w: records first..end, and event i itself if `own` is 1."""
+    n = end - first + own
+    integers[i, w, N] = n
     for c in range(len(values)):
         at = 1 + c * VALUE_INTEGERS
         row = values[c, VALUE]
@@ -276,28 +324,30 @@ def _summarise(
         needs = values[c, NEEDS]
         if needs & NEEDS_SUM:
             p = values[c, SUMS]
-            out[at + S1] = own * x
+            total = own * x
             if end > first:
-                out[at + S1] += heap[p, end - 1] - (heap[p, first - 1] if first > base else 0)
+                total += heap[end - 1, p] - heap[first, p] + heap[first, row]
+            integers[i, w, at + S1] = total
         if needs & NEEDS_SQUARES:
             p = values[c, SQUARES]
-            out[at + S2] = own * x * x
+            total = own * x * x
             if end > first:
-                out[at + S2] += heap[p, end - 1] - (heap[p, first - 1] if first > base else 0)
-        if needs & NEEDS_EXTREMES and out[N] > 0:
-            least = x if own else heap[row, first]
+                total += heap[end - 1, p] - heap[first, p] + heap[first, row] * heap[first, row]
+            integers[i, w, at + S2] = total
+        if needs & NEEDS_EXTREMES and n > 0:
+            least = x if own else heap[first, row]
             greatest = least
             for j in range(first, end):
-                least = min(least, heap[row, j])
-                greatest = max(greatest, heap[row, j])
-            out[at + LEAST] = least
-            out[at + GREATEST] = greatest
+                least = min(least, heap[j, row])
+                greatest = max(greatest, heap[j, row])
+            integers[i, w, at + LEAST] = least
+            integers[i, w, at + GREATEST] = greatest
         if needs & NEEDS_DISTINCT:
-            out[at + DIFFERENT] = _distinct(heap, row, first, end, own, x, scratch, control)
-        if needs & NEEDS_LAST and out[N] > 0:
+            integers[i, w, at + DIFFERENT] = _distinct(heap, row, first, end, own, x, scratch, control)
+        if needs & NEEDS_LAST and n > 0:
             # On a grid, the cell of a late event may hold newer ones.
-            behind = end > first and (own == 0 or heap[TIMES, end - 1] > tau)
-            out[at + NEWEST] = heap[row, end - 1] if behind else x
+            behind = end > first and (own == 0 or heap[end - 1, TIMES] > tau)
+            integers[i, w, at + NEWEST] = heap[end - 1, row] if behind else x
 
 
 @compiled()
@@ -306,18 +356,38 @@ def _remember(slot: int, i: int, t: int, position: int, start: int, turn: int, v
     base = slots[slot, BASE]
     end = slots[slot, END]
     at = end
-    if end > start and heap[TIMES, end - 1] > t:
-        at = _first_at_or_after(heap, start, end, t + 1)
+    if end > start and heap[end - 1, TIMES] > t:
+        at = _first_at_or_after(heap, start, end, t + 1, end - 1)
         for row in range(FIRST_VALUE + len(values)):
             for j in range(end, at, -1):
-                heap[row, j] = heap[row, j - 1]
+                heap[j, row] = heap[j - 1, row]
         slots[slot, WRITE_FROM] = min(slots[slot, WRITE_FROM], at - base)
-    heap[POSITIONS, at] = position + 1
-    heap[TIMES, at] = t
+    heap[at, POSITIONS] = position + 1
+    heap[at, TIMES] = t
     for c in range(len(values)):
-        heap[values[c, VALUE], at] = given[c, i]
+        heap[at, values[c, VALUE]] = given[c, i]
     _sum_up(at, end + 1, values, heap, base)
     slots[slot, END] = end + 1
+
+
+@compiled()
+def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> int:
+    """Look at what events first..end are about to need, so that their cache misses happen together and not one after another.
+
+    The sum is of no use: it only keeps the compiler from leaving the loop out.
+    """
+    seen = 0
+    limit = len(heap) - _STEPS
+    for i in range(first, end):
+        slot = slot_of[i]
+        base = slots[slot, BASE]
+        at = min(slots[slot, END], limit)
+        seen += heap[max(at - 1, 0), POSITIONS] + heap[at, TIMES]
+        for hint in range(SLOT_FIELDS, slots.shape[1]):
+            at = min(base + slots[slot, hint], limit)
+            # From one record before to some steps on: a few cache lines.
+            seen += heap[max(at - 1, 0), POSITIONS] + heap[at, TIMES] + heap[at + 2, POSITIONS] + heap[at + _STEPS, POSITIONS]
+    return seen
 
 
 @compiled(
@@ -351,17 +421,21 @@ def advance(
     Returns the number of rows, or the row that could not be done, with the reason in ``control[ROOM_WANTED]``; nothing of that
     row has happened yet.
     """
+    fetched = first_row
     for i in range(first_row, len(slot_of)):
+        if i == fetched:
+            fetched = min(i + _AHEAD, len(slot_of))
+            control[FETCHED] = _fetch(i, fetched, slot_of, heap, slots)
         slot = slot_of[i]
         t = times[i]
         known = slots[slot, END] > slots[slot, START]
-        newest = heap[TIMES, slots[slot, END] - 1] if known else t
+        newest = heap[slots[slot, END] - 1, TIMES] if known else t
         accepted = t >= newest - terms[LATENESS]
         if terms[GUARDED] and (t < arrived[i] - terms[OLDEST] or t > arrived[i] + terms[AHEAD]):
             accepted = False
 
         if accepted:
-            while slots[slot, START] < slots[slot, END] and heap[TIMES, slots[slot, START]] <= max(newest, t) - terms[REACH]:
+            while slots[slot, START] < slots[slot, END] and heap[slots[slot, START], TIMES] <= max(newest, t) - terms[REACH]:
                 slots[slot, START] += 1
             if slots[slot, END] - slots[slot, START] >= terms[MAX_RECORDS]:
                 control[ROOM_WANTED] = 0
@@ -373,7 +447,7 @@ def advance(
                     slots[slot, WRITE_FROM] = -1  # a new key
                 changed[control[CHANGED_SLOTS]] = slot
                 control[CHANGED_SLOTS] += 1
-            if not _make_room(slot, values, sizes, free, control, heap, slots):
+            if not _make_room(slot, sizes, free, control, heap, slots):
                 return i
 
         tau = t if accepted else newest - terms[LATENESS]
@@ -389,11 +463,12 @@ def advance(
                 edge = (tau // g + 1) * g
             else:
                 edge = (tau - d + 1) // g * g
-            last = end
-            if end > start and heap[TIMES, end - 1] >= edge:
-                last = _first_at_or_after(heap, start, end, edge)
-            first = _first_at_or_after(heap, start, last, edge - windows[w, LENGTH])
-            _summarise(base, first, last, windows[w, HOLDS_SELF], tau, i, values, given, heap, scratch, control, integers[i, w])
+            hint = SLOT_FIELDS + 2 * w
+            last = _first_at_or_after(heap, start, end, edge, end if d == 0 else base + slots[slot, hint + 1])
+            first = _first_at_or_after(heap, start, last, edge - windows[w, LENGTH], base + slots[slot, hint])
+            slots[slot, hint] = first - base
+            slots[slot, hint + 1] = last - base
+            _summarise(first, last, windows[w, HOLDS_SELF], tau, i, w, values, given, heap, scratch, control, integers)
 
         if accepted:
             _remember(slot, i, t, positions[i], start, turn, values, given, heap, slots)

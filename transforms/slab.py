@@ -39,15 +39,16 @@ class Slab:
         self._settled_below = 0  # rows at smaller positions are in the store
         self._record_words = kernel.FIRST_VALUE + len(entity.values)
         self._windows = _window_table(entity)
-        self._values, heap_rows = _value_table(entity)
+        self._values, record_fields = _value_table(entity)
         self._terms = _terms(entity)
         self._features, self._feature_terms = _feature_tables(entity)
         self._sizes = kernel.block_sizes(entity.max_records * 2)
         self._free = np.full(len(self._sizes), -1, np.int64)
         self._control = np.zeros(kernel.CONTROLS, np.int64)
-        self._heap = np.empty((heap_rows, _FIRST_RECORDS), np.int64)
+        self._heap = np.empty((_FIRST_RECORDS, record_fields), np.int64)
         self._scratch = _scratch(entity)
-        self._slots = np.zeros((0, kernel.SLOT_FIELDS), np.int64)
+        self._integers = np.zeros((0, 0, 0), np.int64)
+        self._slots = np.zeros((0, kernel.SLOT_FIELDS + 2 * len(entity.windows)), np.int64)
         self._hashes = np.empty((0, 2), np.uint64)
         self._head = np.empty((0, block.HEADER_WORDS), np.int64)
         self._free_slots = np.empty(0, np.int64)
@@ -110,7 +111,7 @@ class Slab:
             TooManyRecords: a key has more than its entity's `max_records`.
         """
         count = len(slot_of)
-        integers = np.zeros((count, len(self._windows), 1 + arithmetic.VALUE_INTEGERS * len(self._values)), np.int64)
+        integers = self._integers_for(count)
         changed = np.empty(count, np.int64)
         self._control[kernel.CHANGED_SLOTS] = 0
         done = 0
@@ -124,6 +125,12 @@ class Slab:
             self._more_records(done)
         arithmetic.compute(self._features, self._feature_terms, integers, given, rows, features, first_column)
         return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]])
+
+    def _integers_for(self, count: int) -> NDArray[np.int64]:
+        """Shape (count, windows, 1 + 6 x values), used again from batch to batch: fresh memory would cost as much as the sums."""
+        if len(self._integers) < count:
+            self._integers = np.zeros((count, len(self._windows), 1 + arithmetic.VALUE_INTEGERS * len(self._values)), np.int64)
+        return self._integers
 
     def _freeze(self, changed: Ints) -> Writes:
         at, data = block.pack(changed, self._head, self._heap, self._slots, self._record_words)
@@ -197,9 +204,15 @@ class Slab:
         self._grow_heap(wanted)
 
     def _grow_heap(self, records: int) -> None:
-        old = self._heap
-        self._heap = np.empty((len(old), max(old.shape[1] + records, old.shape[1] * 3 // 2)), np.int64)
-        self._heap[:, : old.shape[1]] = old
+        """Move to a heap with room for so many records more, half as large again as what is in use.
+
+        Blocks given back are of sizes that keys have grown out of: packing what is left keeps the heap from filling with them.
+        """
+        sizes = self._slots[:, kernel.SIZE]
+        used = int(self._sizes[sizes[sizes >= 0]].sum())
+        heap = np.empty((max(_FIRST_RECORDS, (used + records) * 3 // 2), self._heap.shape[1]), np.int64)
+        kernel.repack(self._heap, heap, self._slots, self._sizes, self._free, self._control)
+        self._heap = heap
 
 
 def _grown(table: NDArray[Any], rows: int) -> NDArray[Any]:
