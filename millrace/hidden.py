@@ -20,6 +20,6 @@ def hiding() -> str | None:
         if places and not any(place and Path(place).resolve() == home / package for place in places):
             return (
                 f"{places[0]} hides Millrace's package {package!r}: it stands before it on Python's path. "
-                "Rename it, or start from another folder (the `millrace` command does not look into the working directory; `python -m` does)"
+                "Rename it, or start from another folder: the `millrace` command, unlike `python -m`, does not look into the working one"
             )
     return None

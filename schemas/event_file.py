@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from struct import error as StructError
 from typing import Any
 
 import fastavro
@@ -84,7 +84,7 @@ def _container(path: Path, schema: AvroSchema, key: str) -> Iterator[FileEvent]:
                     yield FileEvent(number, write_value(record, reader), _key(record, key))
     except (SchemaResolutionError, SchemaParseException) as error:
         raise SchemaError(f"events {path}: their schema can't be read as the pipeline's: {error}") from error
-    except (ValueError, EOFError, IndexError, KeyError, TypeError, StructError, zlib.error) as error:
+    except (ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error) as error:
         raise SchemaError(f"events {path}: no sound Avro container after {number} records: {type(error).__name__}: {error}") from error
 
 

@@ -170,7 +170,7 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     event_time = check.event_time()
     check.field("key", pipeline.input.key, _TEXT_TYPES)
     check.field("event_id", pipeline.input.event_id, ("string",))
-    check.derived_names()
+    check.one_meaning()
     for entity in pipeline.entities:
         check.entity(entity)
     features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
@@ -210,10 +210,19 @@ class _Names:
             )
         return EventTime(column.name, units)
 
-    def derived_names(self) -> None:
+    def one_meaning(self) -> None:
+        """Columns of a batch are told apart by name alone."""
+        taken = dict.fromkeys(self.columns, "a field of the event")
         for derived in self.pipeline.derived:
-            if derived.name in self.columns:
-                raise DefinitionError(f"derived column {derived.name!r} has the name of a field of the event")
+            self._take(taken, derived.name, "a derived column")
+        for entity in self.pipeline.entities:
+            for name in entity.feature_names:
+                self._take(taken, name, f"a window feature of {entity.name!r}")
+
+    def _take(self, taken: dict[str, str], name: str, what: str) -> None:
+        if name in taken:
+            raise DefinitionError(f"pipeline {self.pipeline.name!r}: {name!r} is {taken[name]} and {what}; wanted one meaning")
+        taken[name] = what
 
     def entity(self, entity: Entity) -> None:
         amounts = [a.value for a in entity.aggregates if isinstance(a.value, FixedPoint)]
@@ -228,21 +237,23 @@ class _Names:
     def _of_entity(self, entity: Entity, role: str, name: str, types: tuple[str, ...]) -> None:
         if name in {derived.name for derived in self.pipeline.derived}:
             raise DefinitionError(
-                f"entity {entity.name!r}: its {role} {name!r} is a derived column; wanted a field of the event, since rules stand before derived columns"
+                f"entity {entity.name!r}: its {role} {name!r} is a derived column; "
+                "wanted a field of the event, since rules stand before derived columns"
             )
         if name not in self.columns:
-            raise DefinitionError(f"entity {entity.name!r}: its {role} {name!r} is no field of the event; {did_you_mean(name, self.columns)}")
+            raise DefinitionError(
+                f"entity {entity.name!r}: its {role} {name!r} is no field of the event; {did_you_mean(name, self.columns)}"
+            )
         if self.columns[name].type not in types:
-            raise DefinitionError(f"entity {entity.name!r}: its {role} {name!r} is of type {self.columns[name]}, wanted one of {', '.join(types)}")
+            raise DefinitionError(
+                f"entity {entity.name!r}: its {role} {name!r} is of type {self.columns[name]}, wanted one of {', '.join(types)}"
+            )
 
     def model_input(self, name: str, event_time: EventTime) -> Feature:
         """What the model is given under a name."""
         model = f"model {self.pipeline.model.name!r}"
         derived = {each.name: each for each in self.pipeline.derived}
         windows = {feature.name: (feature, entity) for entity in self.pipeline.entities for feature in entity.features}
-        meanings = [what for what, names in (("a field", self.columns), ("a derived column", derived), ("a window feature", windows)) if name in names]
-        if len(meanings) > 1:
-            raise DefinitionError(f"{model}: input {name!r} is {' and '.join(meanings)}; wanted one meaning")
         if name in windows:
             feature, entity = windows[name]
             time: Json = {"column": event_time.column, "units_per_ms": event_time.units_per_ms}
@@ -254,7 +265,10 @@ class _Names:
             raise DefinitionError(f"{model}: no input is named {name!r}; {did_you_mean(name, (*self.columns, *derived, *windows))}")
         column = self.columns[name]
         if "." in name and self.pipeline.include_features:
-            raise DefinitionError(f"{model}: input {name!r} would go out under a name with a dot; give it a plain one with Derived, or set include_features=False")
+            raise DefinitionError(
+                f"{model}: input {name!r} would go out under a name with a dot; "
+                "give it a plain one with Derived, or set include_features=False"
+            )
         if column.type not in _NUMBER_TYPES:
             raise DefinitionError(f"{model}: input {name!r} is of type {column}, wanted a number ({', '.join(_NUMBER_TYPES)})")
         return Feature(name, name, {"field": column.describe()})
@@ -268,12 +282,16 @@ def _implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], even
     amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))
     twice = repeated(amount.column for amount in amounts)
     if twice:
-        raise DefinitionError(f"pipeline {pipeline.name!r}: {twice!r} is declared as two different FixedPoints; wanted one for all aggregates")
+        raise DefinitionError(
+            f"pipeline {pipeline.name!r}: {twice!r} is declared as two different FixedPoints; wanted one for all aggregates"
+        )
     counted = [amount.column for amount in amounts]
     return (
         *(_given_rule(columns[name]) for name in keys),
         replace(present(event_time.column), name=f"{_word(event_time.column)}_given"),
-        replace(times, name=f"{_word(event_time.column)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"),
+        replace(
+            times, name=f"{_word(event_time.column)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"
+        ),
         *(replace(rule, name=f"countable_{rule.name}") for amount in amounts for rule in amount.rules()),
         *(rule for name in pipeline.model.inputs if name in columns and name not in counted for rule in _input_rules(columns[name])),
     )

@@ -39,7 +39,13 @@ def check_pipeline(bound: Bound, settings: Settings) -> dict[str, Json]:
     ]
     return {
         **describe(bound),
-        "model": {"name": card.name, "version": card.version, "path": bound.model.path, "threshold": threshold, "feature_fingerprint": card.feature_fingerprint},
+        "model": {
+            "name": card.name,
+            "version": card.version,
+            "path": bound.model.path,
+            "threshold": threshold,
+            "feature_fingerprint": card.feature_fingerprint,
+        },
         "stages": running,
         "delivery": settings.worker.delivery,
     }
@@ -47,20 +53,21 @@ def check_pipeline(bound: Bound, settings: Settings) -> dict[str, Json]:
 
 def check_words(facts: Mapping[str, Any]) -> str:
     """A page about a pipeline that is fit to run."""
-    topics = facts["topics"]
+    topics, source, model = facts["topics"], facts["input"], facts["model"]
     lines = [
         f"pipeline {facts['pipeline']}  fingerprint {facts['fingerprint']}",
-        f"  reads    {topics['input']}  key {facts['input']['key']}, event time {facts['input']['event_time']['column']}, schema {facts['input']['schema_fingerprint']}",
+        f"  reads    {topics['input']}  key {source['key']}, event time {source['event_time']['column']}",
+        f"  schema   {source['schema']}  {source['schema_fingerprint']}, {source['framing']}",
         f"  writes   {topics['output']}, dead letters {topics['dead_letters']}  {facts['delivery']}",
         f"  rules    {', '.join(rule['name'] for rule in facts['rules'])}",
     ]
     if facts["derived"]:
         lines.append(f"  derived  {', '.join(each['derived'] for each in facts['derived'])}")
     lines += [
-        f"  entity   {entity['name']} by {', '.join(entity['key'])}: {len(entity['features'])} features, looks back {duration(entity['retention_ms'])}"
-        for entity in facts["entities"]
+        f"  entity   {each['name']} by {', '.join(each['key'])}: {len(each['features'])} features over {duration(each['retention_ms'])}"
+        for each in facts["entities"]
     ]
-    model = facts["model"]
-    lines.append(f"  model    {model['name']} {model['version']}  {len(facts['features'])} inputs {model['feature_fingerprint']}, threshold {model['threshold']}")
+    inputs = f"{len(facts['features'])} inputs {model['feature_fingerprint']}"
+    lines.append(f"  model    {model['name']} {model['version']}  {inputs}, threshold {model['threshold']}")
     lines += [f"  stage    {stage['stage']}: group {stage['group']}, state {stage['state']}" for stage in facts["stages"]]
     return "\n".join([*lines, "fit to run"])

@@ -27,13 +27,18 @@ DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
 PIPELINE_HELP = "The pipeline's Python file."
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help=PIPELINE_HELP, show_default=False)]
-Which = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline, if the file defines several.", show_default=False)]
+Which = Annotated[
+    str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline, if the file defines several.", show_default=False)
+]
 SettingsFile = Annotated[
-    Path | None, typer.Option("--settings", metavar="FILE", help="TOML or YAML; also MILLRACE_SETTINGS.", show_default=False, dir_okay=False)
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="TOML or YAML; also MILLRACE_SETTINGS.", show_default=False, dir_okay=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 
-app = typer.Typer(name="millrace", help="From a Kafka event to an explained model decision.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="millrace", help="From a Kafka event to an explained model decision.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 topics_app = typer.Typer(help="The topics a pipeline needs.", no_args_is_help=True)
 dead_letters_app = typer.Typer(help="Refused records, with the reason and the address.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
@@ -125,7 +130,9 @@ def dry_run(
     pipeline: PipelineFile,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Events: JSON lines, or an Avro container.", show_default=False)],
     which: Which = None,
-    constant: Annotated[float | None, typer.Option(metavar="SCORE", help="Score everything so, without the model.", show_default=False)] = None,
+    constant: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="Score everything so, without the model.", show_default=False)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N events only.", show_default=False)] = None,
     settings: SettingsFile = None,
 ) -> None:
@@ -155,7 +162,9 @@ def send(
 
 @app.command()
 def status(
-    pipeline: Annotated[Path | None, typer.Argument(metavar="PIPELINE", help="Also its topics, lag and worker.", show_default=False)] = None,
+    pipeline: Annotated[
+        Path | None, typer.Argument(metavar="PIPELINE", help="Also its topics, lag and worker.", show_default=False)
+    ] = None,
     which: Which = None,
     settings: SettingsFile = None,
     as_json: AsJson = False,
@@ -198,7 +207,10 @@ def dead_letters_ls(
 @dead_letters_app.command("show")
 def dead_letters_show(
     pipeline: PipelineFile,
-    at: Annotated[str, typer.Argument(metavar="PARTITION@OFFSET", help="Where the letter is in the dead-letter topic; see `dlq ls`.", show_default=False)],
+    at: Annotated[
+        str,
+        typer.Argument(metavar="PARTITION@OFFSET", help="Where the letter is in the dead-letter topic; see `dlq ls`.", show_default=False),
+    ],
     which: Which = None,
     settings: SettingsFile = None,
     as_json: AsJson = False,

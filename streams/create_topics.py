@@ -60,7 +60,11 @@ def create_words(facts: Mapping[str, Any]) -> str:
     lines = []
     for topic in facts["topics"]:
         settings = ", ".join(f"{key}={value}" for key, value in topic["settings"].items())
-        lines.append(f"{'made ' if topic['made'] else 'there'}  {topic['role']:12} {topic['topic']}  {topic['partitions']} partitions, {settings}")
-    lines += [f"{'made ' if schema['made'] else 'there'}  schema       {schema['subject']} as id {schema['id']}" for schema in facts["schemas"]]
+        lines.append(
+            f"{'made ' if topic['made'] else 'there'}  {topic['role']:12} {topic['topic']}  {topic['partitions']} partitions, {settings}"
+        )
+    lines += [
+        f"{'made ' if schema['made'] else 'there'}  schema       {schema['subject']} as id {schema['id']}" for schema in facts["schemas"]
+    ]
     lines += [f"{'WRONG' if finding['fatal'] else 'look '}  {finding['topic']}: {finding['finding']}" for finding in facts["findings"]]
     return "\n".join(lines)

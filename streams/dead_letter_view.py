@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from schemas.avro import read_value
 from schemas.codec import Decoder
@@ -24,7 +24,7 @@ from streams.kafka import (
     KafkaDown,
     KafkaError,
     KafkaException,
-    Message,
+    Record,
     TopicPartition,
     admin,
     cause,
@@ -99,14 +99,14 @@ def _decoded(bound: Bound, registry: Registry, value: bytes | None) -> Json:
         return "none: the record had no value, or the letter had no room for it"
     decoder = Decoder(bound.schema, bound.input.framing, registry)
     if decoder.decode(PackedBytes.pack([value])).rejected[0]:
-        return decoder.explain(value).detail
+        return str(decoder.explain(value).detail)
     if bound.input.framing == "bare":
-        return _jsonable(read_value(value, as_it_travels(bound.schema))[0])
+        return _told(read_value(value, as_it_travels(bound.schema))[0])
     writer = registry.schema(int.from_bytes(value[1:5], "big")) or bound.schema
-    return _jsonable(read_value(value[5:], as_it_travels(writer))[0])
+    return _told(read_value(value[5:], as_it_travels(writer))[0])
 
 
-def _letters(bound: Bound, settings: Settings) -> Iterator[Message]:
+def _letters(bound: Bound, settings: Settings) -> Iterator[Record]:
     """Every letter that is in the topic when we begin."""
     topic = bound.input.dead_letters
     partitions = topic_facts(admin(settings.kafka), (topic,))[topic].partitions
@@ -132,7 +132,7 @@ def _letters(bound: Bound, settings: Settings) -> Iterator[Message]:
         consumer.close()
 
 
-def _letter(bound: Bound, settings: Settings, partition: int, offset: int) -> Message:
+def _letter(bound: Bound, settings: Settings, partition: int, offset: int) -> Record:
     topic = bound.input.dead_letters
     partitions = topic_facts(admin(settings.kafka), (topic,))[topic].partitions
     nothing = TopicError(f"no letter at {topic}[{partition}]@{offset}; see `millrace dlq ls`")
@@ -152,11 +152,12 @@ def _letter(bound: Bound, settings: Settings, partition: int, offset: int) -> Me
         consumer.close()
 
 
-def _next(consumer: Consumer, topic: str) -> Message:
+def _next(consumer: Consumer, topic: str) -> Record:
     """The next record, or the end of a partition."""
-    message = consumer.poll(ANSWER_SECONDS)
-    if message is None:
+    found = consumer.poll(ANSWER_SECONDS)
+    if found is None:
         raise KafkaDown(f"the broker gives nothing of {topic} for {ANSWER_SECONDS:.0f} seconds")
+    message = cast("Record", found)
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise KafkaDown(f"{topic} can't be read: {error.str()}")
@@ -171,7 +172,7 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
     return begin, end
 
 
-def _headers(message: Message) -> dict[str, str]:
+def _headers(message: Record) -> dict[str, str]:
     """By name; of several with one name the last, which is the one Millrace added."""
     return {name: _text(value) or "" for name, value in message.headers() or ()}
 
@@ -187,20 +188,24 @@ def _iso(milliseconds: str | None) -> str | None:
         return milliseconds
 
 
-def _jsonable(value: Any) -> Any:
+def _told(value: Any) -> Json:
+    """What fastavro read, as JSON has it: bytes as text of the characters U+0000 to U+00FF."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, dict):
-        return {key: _jsonable(each) for key, each in value.items()}
+        return {key: _told(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_jsonable(each) for each in value]
-    return value
+        return [_told(each) for each in value]
+    plain: Json = value
+    return plain
 
 
 def list_words(facts: Mapping[str, Any]) -> str:
     """A line for each reason."""
     lines = [f"{facts['letters']:,} letters in {facts['topic']}"]
-    lines += [f"{each['letters']:>10,}  {each['stage']:8} {each['reason']:32} {each['first']} .. {each['last']}" for each in facts["reasons"]]
+    lines += [
+        f"{each['letters']:>10,}  {each['stage']:8} {each['reason']:32} {each['first']} .. {each['last']}" for each in facts["reasons"]
+    ]
     return "\n".join(lines)
 
 

@@ -36,7 +36,9 @@ SHARD, PARTITION, TOKEN = "0", 0, 0
 CONSTANT_THRESHOLD = 0.5
 
 
-def dry_run(bound: Bound, settings: Settings, file: Path, out: TextIO, refused: TextIO, constant: float | None = None, limit: int | None = None) -> dict[str, Json]:
+def dry_run(
+    bound: Bound, settings: Settings, file: Path, out: TextIO, refused: TextIO, constant: float | None = None, limit: int | None = None
+) -> dict[str, Json]:
     """Score the events of a file in its order, as one partition that begins with them.
 
     Args:
@@ -71,7 +73,9 @@ class DryRun:
         self._store = MemoryStore()
         self._store.claim(SHARD, {})
         extract = Extract(bound, self._decoder, Refusals(), max_record_bytes=2**31 - 1, unknown_schema_retry_seconds=0)
-        self._transform = Transform(bound, lambda partition: ShardState(SHARD, bound.pipeline.entities, self._store, bound.event_time.column, max_keys))
+        self._transform = Transform(
+            bound, lambda partition: ShardState(SHARD, bound.pipeline.entities, self._store, bound.event_time.column, max_keys)
+        )
         self._steps = (extract, self._transform, Score(scorer, bound.features.names))
         schema = output_schema(bound)
         self._encoder, self._reader = Encoder(schema, "bare", 0), as_it_travels(schema)

@@ -51,7 +51,8 @@ def load_bound(path: str | Path, name: str | None = None) -> Bound:
 def _run(file: Path) -> ModuleType:
     module_name = f"millrace_pipeline_{file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # As an import does: dataclasses and pickles look their module up.
     sys.modules[module_name] = module
@@ -97,9 +98,8 @@ def _hidden(error: Exception, folder: Path) -> str:
 def _chosen(module: ModuleType, name: str | None, path: str | Path) -> Pipeline:
     found: dict[str, Pipeline] = {}
     for value in vars(module).values():
-        if isinstance(value, Pipeline):
-            if found.setdefault(value.name, value) is not value:
-                raise DefinitionError(f"{path} defines two pipelines named {value.name!r}")
+        if isinstance(value, Pipeline) and found.setdefault(value.name, value) is not value:
+            raise DefinitionError(f"{path} defines two pipelines named {value.name!r}")
     if not found:
         raise DefinitionError(f"{path} defines no pipeline; wanted a line like: pipeline = Pipeline(...)")
     if name is not None:

@@ -28,7 +28,9 @@ WELL_KNOWN = {
 Steps = tuple[str, ...]
 
 
-def load_settings(file: str | Path | None, environment: Mapping[str, str], local: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+def load_settings(
+    file: str | Path | None, environment: Mapping[str, str], local: Mapping[str, Mapping[str, Any]] | None = None
+) -> Settings:
     """The settings that hold here.
 
     Args:
@@ -62,7 +64,9 @@ def _check_underscores(name: str) -> None:
     for section in Settings.model_fields:
         start = f"{PREFIX}{section.upper()}_"
         if name.startswith(start) and "__" not in name:
-            raise SettingsError(f"environment {name}: wanted two underscores between section and setting, {start}_{name.removeprefix(start)}")
+            raise SettingsError(
+                f"environment {name}: wanted two underscores between section and setting, {start}_{name.removeprefix(start)}"
+            )
 
 
 def settings_schema() -> dict[str, Json]:
@@ -113,7 +117,9 @@ class _Found:
         for step in path[:-1]:
             inner = branch.setdefault(step, {})
             if not isinstance(inner, dict):
-                raise SettingsError(f"{'.'.join(path)}: {step} is one value in {self.said_by.get(path[:1], 'the settings')}, and a section in {source}")
+                raise SettingsError(
+                    f"{'.'.join(path)}: {step} is one value in {self.said_by.get(path[:1], 'the settings')}, and a section in {source}"
+                )
             branch = inner
         branch[path[-1]] = value
         self.said_by[path] = source
@@ -191,5 +197,6 @@ def _names_beside(path: Steps) -> list[str]:
     if len(path) == 1:
         return list(fields)
     section = fields[path[0]].annotation
-    assert isinstance(section, type) and issubclass(section, BaseModel)
+    assert isinstance(section, type)
+    assert issubclass(section, BaseModel)
     return list(section.model_fields)

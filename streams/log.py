@@ -16,7 +16,7 @@ class OneLine(logging.Formatter):
         super().__init__(FORMAT, "%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         record.levelname = record.levelname.lower()
         return super().formatMessage(record).replace("\n", " ")
 

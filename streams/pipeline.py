@@ -30,7 +30,7 @@ class Topic:
         name: on the broker.
         schema: path of the Avro schema of its values, relative to the pipeline file. Needed for an input.
         key: the field whose text (UTF-8) is the record's key. Needed for an input.
-        event_time: the field that says when it happened: a long with logical type timestamp-millis or timestamp-micros. Needed for an input.
+        event_time: the field that says when it happened, a long with logical type timestamp-millis or -micros. Needed for an input.
         event_id: the field that names an event. Needed for an input.
         framing: ``confluent`` = a magic byte and the schema's id before the Avro bytes; ``bare`` = nothing before them.
     """
@@ -43,7 +43,7 @@ class Topic:
     framing: Framing = "confluent"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _TOPIC_NAME.fullmatch(self.name) or self.name in (".", ".."):
+        if not _is_like(_TOPIC_NAME, self.name) or self.name in (".", ".."):
             raise DefinitionError(f"{self.name!r} is no name for a topic: wanted 1 to 245 of a-z, A-Z, 0-9, '.', '_' and '-'")
         if self.framing not in ("confluent", "bare"):
             raise DefinitionError(f"topic {self.name!r}: framing {self.framing!r}, wanted 'confluent' or 'bare'")
@@ -145,7 +145,9 @@ class Pipeline:
 
     def _all(self, attribute: str, kind: type, values: Iterable[object]) -> tuple[object, ...]:
         if isinstance(values, kind):
-            raise DefinitionError(f"pipeline {self.name!r}: {attribute} should be a tuple of {kind.__name__}; write ({attribute[:-1]},) with its comma")
+            raise DefinitionError(
+                f"pipeline {self.name!r}: {attribute} should be a tuple of {kind.__name__}; write ({attribute[:-1]},) with its comma"
+            )
         if not isinstance(values, list | tuple):
             raise DefinitionError(f"pipeline {self.name!r}: {attribute} should be a tuple of {kind.__name__}, not {values!r}")
         for value in values:
@@ -164,8 +166,12 @@ def repeated(names: Iterable[str]) -> str | None:
 
 
 def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not _is_like(_NAME, name):
         raise DefinitionError(f"{name!r} is no name for a {what}: wanted a letter, then up to 99 of a-z, A-Z, 0-9 and '_'")
+
+
+def _is_like(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.fullmatch(name) is not None
 
 
 def _strings(what: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -91,7 +91,9 @@ class _Sending:
         value, number = self._prefix + event.value, event.number
         while True:
             try:
-                self._producer.produce(self._topic, value, event.key, on_delivery=lambda error, message: self._delivered(number, error, message))
+                self._producer.produce(
+                    self._topic, value, event.key, on_delivery=lambda error, message: self._delivered(number, error, message)
+                )
                 break
             except BufferError:
                 self._producer.poll(0.1)
@@ -127,7 +129,7 @@ class _Sending:
 def _paced(events: Iterable[FileEvent], send: Callable[[FileEvent], None], serve: Callable[[float], None], rate: float | None) -> None:
     """Send at a rate, in small ticks: an event is due at its place in the file over the rate, however late the one before it was."""
     begun = time.monotonic()
-    with _progress() as shown:
+    with _Progress() as shown:
         for place, event in enumerate(events):
             if rate is not None:
                 while (wait := begun + place / rate - time.monotonic()) > 0:
@@ -138,7 +140,7 @@ def _paced(events: Iterable[FileEvent], send: Callable[[FileEvent], None], serve
                 shown(place)
 
 
-class _progress:
+class _Progress:
     """A line on a terminal that says how far we are; nothing where nobody looks."""
 
     def __enter__(self) -> Callable[[int], None]:

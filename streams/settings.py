@@ -1,8 +1,9 @@
 """How a worker runs here: addresses, guarantees, limits. (`streams.load_settings` gathers them.)
 
 Each setting has a default. Over it goes what local services say (``millrace up``), over that a TOML or YAML file, over that the names
-people know (``KAFKA_BOOTSTRAP_SERVERS``, ``REDIS_URL``, ``SCHEMA_REGISTRY_URL``, ``LOG_LEVEL``), over those ``MILLRACE_<SECTION>__<SETTING>``.
-With ``_FILE`` after its name, a variable holds the path of a file with the value: that, and the variables themselves, is where secrets come from.
+people know (``KAFKA_BOOTSTRAP_SERVERS``, ``REDIS_URL``, ``SCHEMA_REGISTRY_URL``, ``LOG_LEVEL``), over those
+``MILLRACE_<SECTION>__<SETTING>``. With ``_FILE`` after its name, a variable holds the path of a file with the value: that, and the
+variables themselves, is where secrets come from.
 """
 
 from __future__ import annotations
@@ -169,7 +170,12 @@ class RegistrySettings(Section):
 
 
 def _delivery(value: Any) -> Any:
-    words = {"exactly-once": "exactly_once", "exactly_once_v2": "exactly_once", "exactly-once-v2": "exactly_once", "at-least-once": "at_least_once"}
+    words = {
+        "exactly-once": "exactly_once",
+        "exactly_once_v2": "exactly_once",
+        "exactly-once-v2": "exactly_once",
+        "at-least-once": "at_least_once",
+    }
     return words.get(value, value) if isinstance(value, str) else value
 
 

@@ -50,7 +50,15 @@ def group_lag(settings: KafkaSettings, group: str, topic: str) -> list[Json]:
         for found in committed:
             begin, end = consumer.get_watermark_offsets(TopicPartition(topic, found.partition), ANSWER_SECONDS)
             offset = found.offset if found.offset >= 0 else None
-            lags.append({"partition": found.partition, "begin": begin, "end": end, "committed": offset, "lag": None if offset is None else max(end - offset, 0)})
+            lags.append(
+                {
+                    "partition": found.partition,
+                    "begin": begin,
+                    "end": end,
+                    "committed": offset,
+                    "lag": None if offset is None else max(end - offset, 0),
+                }
+            )
         return lags
     except KafkaException as error:
         raise KafkaDown(f"the broker does not say how far group {group} has come in {topic}: {cause(error).str()}") from error
@@ -72,7 +80,9 @@ def worker_health(settings: HealthSettings) -> Json:
 
 def status_words(facts: Mapping[str, Any]) -> str:
     """A line for each service, partition and worker."""
-    lines = [f"{name:8} {_service(service)}" for name, service in facts["services"].items()] or ["no local services (`millrace up` starts them)"]
+    lines = [f"{name:8} {_service(service)}" for name, service in facts["services"].items()] or [
+        "no local services (`millrace up` starts them)"
+    ]
     if "pipeline" in facts:
         lines.append(f"pipeline {facts['pipeline']}, group {facts['group']}")
     for each in facts.get("partitions", ()):

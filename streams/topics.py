@@ -70,10 +70,16 @@ def planned_topics(bound: Bound, partitions: int) -> tuple[TopicPlan, TopicPlan,
             },
         ),
         TopicPlan(
-            "output", bound.output.name, partitions, kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(OUTPUT_RECORD_BYTES)}
+            "output",
+            bound.output.name,
+            partitions,
+            kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(OUTPUT_RECORD_BYTES)},
         ),
         TopicPlan(
-            "dead letters", bound.input.dead_letters, partitions, kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(letter_bytes)}
+            "dead letters",
+            bound.input.dead_letters,
+            partitions,
+            kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(letter_bytes)},
         ),
     )
 
@@ -137,7 +143,11 @@ def findings(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding, ..
         say(source, True, _scattered(bound, scattered, source.partitions))
     for topic in (source, out, letters):
         if "compact" in topic.settings["cleanup.policy"]:
-            say(topic, True, f"its cleanup.policy is {topic.settings['cleanup.policy']}, wanted delete: compaction drops all but the last record of a key")
+            say(
+                topic,
+                True,
+                f"its cleanup.policy is {topic.settings['cleanup.policy']}, wanted delete: compaction keeps the last record of a key only",
+            )
     if letters.max_record_bytes < source.max_record_bytes + HEADER_ROOM_BYTES:
         say(
             letters,
@@ -149,12 +159,14 @@ def findings(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding, ..
         say(
             source,
             False,
-            f"its retention.ms is {source.retention_ms}, wanted {bound.retention_ms} or more: the windows look back {bound.retention_ms / DAY_MS:.1f} days, "
-            "and a lost state could not be rebuilt from it",
+            f"its retention.ms is {source.retention_ms}, wanted {bound.retention_ms} or more: "
+            f"the windows look back {bound.retention_ms / DAY_MS:.1f} days, and a lost state could not be rebuilt from it",
         )
     for topic in (out, letters):
         if topic.settings["message.timestamp.type"] == "CreateTime" and topic.retention_ms >= 0:
-            say(topic, False, f"its retention.ms is {topic.retention_ms} and its records carry event times: one that old is deleted at once")
+            say(
+                topic, False, f"its retention.ms is {topic.retention_ms} and its records carry event times: one that old is deleted at once"
+            )
     return tuple(sorted(found, key=lambda finding: not finding.fatal))
 
 

@@ -24,4 +24,6 @@ def try_functions(bound: Bound) -> None:
         check(bound.rules, columns, np.zeros(0, np.uint8))
         derive(columns, bound.pipeline.derived, np.zeros(0, np.bool_))
     except (RuleBug, DerivedFault) as error:
-        raise DefinitionError(f"pipeline {bound.name!r}, tried on a batch without rows: {error}; there are the columns {', '.join(columns)}") from error
+        raise DefinitionError(
+            f"pipeline {bound.name!r}, tried on a batch without rows: {error}; there are the columns {', '.join(columns)}"
+        ) from error

@@ -46,7 +46,9 @@ def test_our_variables_beat_the_well_known_ones_which_beat_the_file_which_beats_
 
 
 def test_toml_and_yaml_say_the_same(tmp_path: Path) -> None:
-    toml = written(tmp_path, "m.toml", '[kafka]\nstart = "latest"\n[kafka.client]\n"ssl.ca.location" = "/ca"\n[worker]\nbatch_records = 10\n')
+    toml = written(
+        tmp_path, "m.toml", '[kafka]\nstart = "latest"\n[kafka.client]\n"ssl.ca.location" = "/ca"\n[worker]\nbatch_records = 10\n'
+    )
     yaml = written(tmp_path, "m.yaml", "kafka:\n  start: latest\n  client:\n    ssl.ca.location: /ca\nworker:\n  batch_records: 10\n")
     assert load_settings(toml, {}) == load_settings(yaml, {}) == load_settings(None, {"MILLRACE_SETTINGS": str(toml)})
     assert load_settings(toml, {}).kafka.client_keys == {"ssl.ca.location": "/ca"}
@@ -71,7 +73,9 @@ def test_at_least_once_is_understood_with_hyphens() -> None:
 def test_a_client_key_that_guarantees_rest_on_is_refused_by_name(key: str, tmp_path: Path) -> None:
     file = written(tmp_path, "m.yaml", f"kafka: {{client: {{{key}: 1}}}}")
     said = complaint({}, file)
-    assert key in said and OWNED_KEYS[key] in said and str(file) in said
+    assert key in said
+    assert OWNED_KEYS[key] in said
+    assert str(file) in said
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,10 @@ def test_a_client_key_that_guarantees_rest_on_is_refused_by_name(key: str, tmp_p
         ({"MILLRACE_KAFKA_START": "latest"}, ["MILLRACE_KAFKA__START", "two underscores"]),
         ({"MILLRACE_WORKER__BATCH_RECORDS": "0"}, ["worker.batch_records", "greater than or equal to 1", "'0'"]),
         ({"MILLRACE_HEALTH__PORT": "high"}, ["health.port", "'high'"]),
-        ({"KAFKA_BOOTSTRAP_SERVERS": "broker"}, ["kafka.bootstrap_servers", "host:port", "'broker'", "environment KAFKA_BOOTSTRAP_SERVERS"]),
+        (
+            {"KAFKA_BOOTSTRAP_SERVERS": "broker"},
+            ["kafka.bootstrap_servers", "host:port", "'broker'", "environment KAFKA_BOOTSTRAP_SERVERS"],
+        ),
         ({"MILLRACE_KAFKA__INSTANCE": "a b"}, ["kafka.instance", "'a b'"]),
         ({"MILLRACE_KAFKA__CLIENT": "x"}, ["kafka.client"]),
         ({"MILLRACE_KAFKA__START__X": "x"}, ["kafka.start"]),
@@ -115,7 +122,9 @@ def test_a_bad_setting_is_one_line_with_its_name_what_is_wrong_and_where(environ
 def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, name: str, text: str, wanted: str) -> None:
     file = written(tmp_path, name, text)
     said = complaint({}, file)
-    assert "\n" not in said and str(file) in said and wanted in said
+    assert "\n" not in said
+    assert str(file) in said
+    assert wanted in said
 
 
 def test_two_bad_settings_are_two_lines() -> None:
@@ -130,7 +139,8 @@ def test_a_section_that_a_file_made_a_value_is_told_from_one_in_the_environment(
 def test_a_registry_said_with_more_weight_replaces_a_folder_said_with_less(tmp_path: Path) -> None:
     file = written(tmp_path, "m.toml", "[registry]\nfolder = 'schemas'\n")
     registry = load_settings(file, {"SCHEMA_REGISTRY_URL": "http://r:8081"}).registry
-    assert registry.folder is None and registry.url is not None
+    assert registry.folder is None
+    assert registry.url is not None
 
 
 def test_a_secret_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
@@ -140,7 +150,10 @@ def test_a_secret_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
-@pytest.mark.parametrize("variable", ["REDIS_URL", "SCHEMA_REGISTRY_URL", "MILLRACE_KAFKA__CLIENT", "MILLRACE_REDIS__PASWORD", "MILLRACE_KAFKA__CLIENT__GROUP_ID"])
+@pytest.mark.parametrize(
+    "variable",
+    ["REDIS_URL", "SCHEMA_REGISTRY_URL", "MILLRACE_KAFKA__CLIENT", "MILLRACE_REDIS__PASWORD", "MILLRACE_KAFKA__CLIENT__GROUP_ID"],
+)
 def test_no_complaint_shows_what_may_be_a_secret(variable: str) -> None:
     assert "hunter2" not in complaint({variable: "hunter2"})
 
