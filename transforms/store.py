@@ -71,7 +71,7 @@ class Store(Protocol):
         """
 
     def settle(self, shard: str) -> None:
-        """Wait for the answer to the outstanding write, if any; on `StoreDown` it is still outstanding, and tried again by the next call."""
+        """Wait for the answer to the outstanding write, if any. On `StoreDown` it is still outstanding, and the next call tries again."""
 
     def release(self, shard: str) -> None:
         """Settle and give the shard up cleanly: its notes are cleared, its position and blocks stay."""
