@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import fastavro
+from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema, to_parsing_canonical_form
 
 from schemas.errors import SchemaError
 from schemas.features import Json, fingerprint
+
+
+# All that fastavro is known to raise at bytes it can't read or resolve; it has no class of its own for them.
+_FASTAVRO_REFUSES = (SchemaResolutionError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 class _Absent:
@@ -223,11 +228,25 @@ def to_json(kind: AvroType, named: Mapping[str, AvroType]) -> Any:
     return _spelled_out(kind, set(), named)
 
 
+def parse_type(kind: AvroType, named: Mapping[str, AvroType]) -> Any:
+    """A type as fastavro wants it."""
+    return parse_schema(to_json(kind, named), _force=True)
+
+
 def read_value(data: bytes, writer: Any, reader: Any = None) -> Any:
-    """What fastavro reads from bytes, and the number of bytes it took, as a pair. The schemas are parsed ones."""
+    """What fastavro reads from bytes; the schemas are parsed ones.
+
+    Raises:
+        ValueError: it refuses them, in its words.
+    """
     source = BytesIO(data)
-    value = fastavro.schemaless_reader(source, writer, reader)
-    return value, source.tell()
+    try:
+        value = fastavro.schemaless_reader(source, writer, reader)
+    except _FASTAVRO_REFUSES as error:
+        raise ValueError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+    if source.tell() != len(data):
+        raise ValueError(f"{len(data) - source.tell()} bytes are left over")
+    return value
 
 
 def write_value(value: Any, schema: Any) -> bytes:

@@ -1,0 +1,216 @@
+"""The decoder: Avro bytes to columns, a batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.avro import AvroSchema, parse_type, read_value
+from schemas.columns import Columns, Mask, PackedBytes
+from schemas.decode_kernel import HEADER_BYTES, decode
+from schemas.errors import RecordError, SchemaError
+from schemas.layout import ROWS, Layout, Opaque, opaque_nodes
+from schemas.program import FIRST_SLOT, Assembler
+from schemas.registry import Registry
+from schemas.reject import Reject
+from schemas.resolve import Resolver
+from schemas.words import Words
+from schemas.writers import Writers
+
+Framing: TypeAlias = Literal["confluent", "bare"]
+
+_BARE_ID = -1
+
+_WORDS = {
+    Reject.TRUNCATED: "the bytes end inside it",
+    Reject.MALFORMED: "its number, length or block can't be: too many bits, negative, nested too deep, or not as long as it says",
+    Reject.TRAILING_BYTES: "the record ends here, but its bytes go on",
+    Reject.BAD_UTF8: "its bytes are not UTF-8",
+    Reject.BAD_ENUM: "its index has no symbol",
+    Reject.BAD_UNION: "its index has no branch",
+    Reject.BAD_BOOLEAN: "its byte is neither 0 nor 1",
+    Reject.OUT_OF_RANGE: "its number needs more than 64 bits",
+    Reject.UNKNOWN_SYMBOL: "the writer's symbol is none of the reader's, and the reader has no default",
+    Reject.WRONG_BRANCH: "the writer's value is of a type that the reader does not take; a null counts as one",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The records of a batch as columns. What stands in a rejected row means nothing."""
+
+    columns: Columns  # by dotted path, each of length n
+    rejected: NDArray[np.uint8]  # shape (n,): 0 = usable, else a `Reject`
+    schema_ids: NDArray[np.int32]  # shape (n,): the writer's; -1 for bare values and where none could be read
+
+
+class Decoder:
+    """Reads records of one reader's schema, whoever wrote them.
+
+    Stricter than fastavro, on purpose: trailing bytes, booleans other than 0 and 1, ints of more than 32 bits, negative lengths and
+    indices, blocks that are not as long as they say and decimals without a byte are refused, and so are records with more than
+    65,536 items of no bytes or nested more than about 80 deep. Fields that the reader drops are checked like the others.
+
+    Args:
+        reader: what columns there are.
+        framing: ``confluent``, a zero and a schema id before each value, or ``bare``.
+        writers: knows the schemas of the ids; bare values without it are the reader's own.
+
+    Raises:
+        SchemaError: the reader's schema is no record, or framed values come without a registry.
+    """
+
+    def __init__(self, reader: AvroSchema, framing: Framing = "confluent", writers: Registry | None = None) -> None:
+        if framing == "confluent" and writers is None:
+            raise SchemaError("framed values name their schemas by id: wanted a registry that knows them")
+        self.reader = reader
+        self.framing = framing
+        self._registry = writers
+        self._layout = Layout()
+        reader.fields  # noqa: B018 - refuses what is no record
+        self._tree = self._layout.lay_out(reader.root)
+        self._opaque = list(opaque_nodes(self._tree))
+        self._out = Assembler()
+        self._writers = Writers()
+        self._items_a_row = np.ones(self._layout.domains, np.float64)  # learned: how much room a batch will need
+        if framing == "bare":
+            self._bind(_BARE_ID, reader)
+        self._assembled = self._out.assembled()
+
+    def decode(self, values: PackedBytes, absent: Mask | None = None) -> Decoded:
+        """The columns of a batch; bytes and strings are stretches of the buffer that came in.
+
+        Args:
+            values: n records.
+            absent: shape (n,); records without a value, such as tombstones.
+
+        Raises:
+            RetryLater: a schema id is new, and the registry does not answer.
+        """
+        run = self._run(values, absent)
+        while self._learn(run):
+            run = self._run(values, absent)
+        objects = {node.slot: self._objects(run, node) for node in self._opaque}
+        return Decoded(run.columns(self._tree, objects), run.rejected, run.schema_ids)
+
+    def explain(self, value: bytes | None) -> RecordError:
+        """Why one record is refused, in words; its reason is ``usable`` if it is not.
+
+        Raises:
+            RetryLater: its schema id is new, and the registry does not answer.
+        """
+        packed = PackedBytes.pack([value or b""])
+        run = self._run(packed, np.array([value is None]))
+        if self._learn(run):
+            run = self._run(packed, np.array([value is None]))
+        for node in self._opaque:
+            self._objects(run, node)
+        reject = Reject(int(run.rejected[0]))
+        if reject is Reject.USABLE:
+            return RecordError(reject.label, "nothing is wrong with its bytes")
+        return RecordError(reject.label, self._words(reject, value or b"", run))
+
+    def _words(self, reject: Reject, value: bytes, run: Words) -> str:
+        schema_id = int(run.schema_ids[0]) & 0xFFFFFFFF
+        if reject is Reject.TOMBSTONE:
+            return "the record has no value, wanted an Avro record"
+        if reject is Reject.EMPTY_VALUE:
+            return "the value has no bytes, wanted an Avro record"
+        if reject is Reject.BAD_MAGIC:
+            return f"the value begins with {value[:HEADER_BYTES].hex(' ')}, wanted 00, four bytes of schema id and an Avro record"
+        if reject is Reject.UNKNOWN_SCHEMA:
+            return f"no schema has the id {schema_id}"
+        if reject is Reject.UNREADABLE_SCHEMA:
+            return f"schema {schema_id} can't be read as {self.reader}: {self._writers.troubles.get(schema_id, '')}"
+        at, pc = int(run.trouble[1]), int(run.trouble[0])
+        path = self._out.paths[pc] if pc >= 0 else ""
+        place = f"{path or 'the record'}, at byte {at} of {len(value)}"
+        return f"{place}: {_WORDS.get(reject, reject.label)}{self._second_opinion(value, run)}"
+
+    def _second_opinion(self, value: bytes, run: Words) -> str:
+        """What fastavro says to the same bytes, if it refuses them, too."""
+        schema_id = _BARE_ID if self.framing == "bare" else int(run.schema_ids[0]) & 0xFFFFFFFF
+        writer = self._writers.schemas[schema_id]
+        try:
+            read_value(value[HEADER_BYTES if schema_id != _BARE_ID else 0 :], writer.parsed, self.reader.parsed)
+        except ValueError as error:
+            return f" (fastavro: {error})"
+        return ""
+
+    def _run(self, values: PackedBytes, absent: Mask | None) -> Words:
+        n = len(values)
+        program = self._assembled
+        data = np.ascontiguousarray(values.data)
+        pool_start = len(data)
+        if len(program.pool):
+            data = np.concatenate((data, program.pool))
+        room = np.maximum((self._items_a_row * 1.25 * n).astype(np.int64) + 16, 0)
+        room[ROWS] = n
+        run = Words(data, self._layout, room, n)
+        starts, ends = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.ends)
+        missing = np.zeros(n, np.bool_) if absent is None else np.ascontiguousarray(absent)
+        framed = int(self.framing == "confluent")
+        row_slots = np.flatnonzero(np.array(self._layout.domain_of) == ROWS)[FIRST_SLOT:]
+        done = 0
+        while True:
+            done = decode(
+                data, starts, ends, missing, framed, self._writers.ids, self._writers.entries, program.code, program.tables, pool_start,
+                run.base, row_slots, run.room, run.used, run.words, run.rejected, run.schema_ids, run.trouble, done,
+            )  # fmt: skip
+            if done == n:
+                break
+            run.grow()
+        if n:
+            self._items_a_row = np.maximum(self._items_a_row, run.used / n)
+        return run
+
+    def _learn(self, run: Words) -> bool:
+        """Bind the schemas of unknown ids; whether any was found."""
+        unknown = run.rejected == Reject.UNKNOWN_SCHEMA
+        if self._registry is None or not unknown.any():
+            return False
+        found = False
+        for schema_id in np.unique(run.schema_ids[unknown]).astype(np.int64) & 0xFFFFFFFF:
+            found |= self._bind_id(int(schema_id), self._registry)
+        if found:
+            self._assembled = self._out.assembled()
+        return found
+
+    def _bind_id(self, schema_id: int, registry: Registry) -> bool:
+        try:
+            writer = registry.schema(schema_id)
+        except SchemaError as error:
+            self._writers = self._writers.refuse(schema_id, str(error))
+            return True
+        if writer is None:
+            return False
+        self._bind(schema_id, writer)
+        return True
+
+    def _bind(self, schema_id: int, writer: AvroSchema) -> None:
+        resolver = Resolver(self._out, writer.named, self.reader.named)
+        try:
+            entry = resolver.compile(writer.root, self.reader.root, self._tree)
+        except SchemaError as error:
+            self._writers = self._writers.refuse(schema_id, str(error))
+            return
+        self._writers = self._writers.add(schema_id, entry, writer, resolver.opaque)
+
+    def _objects(self, run: Words, node: Opaque) -> NDArray[np.object_]:
+        """The values of an opaque column; a row whose value fastavro can't resolve is rejected."""
+        values = np.full(run.rows, None, np.object_)
+        reader = parse_type(node.type, self.reader.named)
+        writers: dict[int, Any] = {}
+        stretches = run.texts(node.slot, node.domain)
+        for row in np.flatnonzero(run.rejected == 0).tolist():
+            schema_id = int(run.schema_ids[row]) & 0xFFFFFFFF if self.framing == "confluent" else _BARE_ID
+            if schema_id not in writers:
+                writers[schema_id] = parse_type(*self._writers.opaque[schema_id][node.slot])
+            try:
+                values[row] = read_value(stretches[row], writers[schema_id], reader)
+            except ValueError:
+                run.rejected[row] = Reject.WRONG_BRANCH
+        return values
