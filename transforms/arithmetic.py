@@ -96,8 +96,7 @@ def _feature(kind: int, n: int, own: int, of: Ints, x: int, scale: float, empty:
 
 
 @compiled(
-    "void(const int64[:, ::1], const float64[:, ::1], int64[:, :, ::1], "
-    "const int64[:, ::1], const int64[::1], float64[:, ::1], int64)"
+    "void(const int64[:, ::1], const float64[:, ::1], int64[:, :, ::1], const int64[:, ::1], const int64[::1], float64[:, ::1], int64)"
 )
 def compute(
     features: NDArray[np.int64],  # (k, FEATURE_FIELDS)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from schemas.columns import Ints, Octets, PackedBytes
 from schemas.compiled import compiled
 from schemas.errors import LostBlock
-from transforms.kernel import BASE, END, FIRST_VALUE, POSITIONS, TIMES, WRITE_FROM, Table
+from transforms.kernel import BASE, END, POSITIONS, TIMES, WRITE_FROM, Table
 from transforms.store import WHOLE_BLOCK
 
 MAGIC: Final = int.from_bytes(b"MILLRC\x00\x01", "little")
@@ -118,10 +118,12 @@ def _word(data: Octets, at: int) -> int:
     word = np.uint64(0)
     for byte in range(8):
         word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
-    return np.int64(word)
+    return np.int64(word)  # type: ignore[return-value]
 
 
-@compiled("int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])")
+@compiled(
+    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])"
+)
 def _unpack(
     data: Octets, starts: Ints, ends: Ints, owners: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table
 ) -> int:

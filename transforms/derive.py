@@ -32,7 +32,7 @@ class Derived:
     """
 
     name: str
-    function: Callable[[Columns], Any]
+    function: Callable[[Columns], Any] | _RowByRow
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class _RowByRow:
         return column
 
 
-class DerivedFault(Exception):
+class DerivedFault(Exception):  # noqa: N818
     """A derived column's function broke its promise: a bug in the pipeline file, which stops the worker."""
 
 

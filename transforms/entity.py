@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
@@ -126,9 +127,9 @@ class Entity:
 
     def _check_grids(self) -> None:
         grids = sorted({w.grid_ms for w in self.windows})
-        for finer, coarser in zip(grids, grids[1:], strict=False):
+        for finer, coarser in pairwise(grids):
             if coarser % finer:
-                raise DefinitionError(f"entity {self.name!r}: grid {coarser} ms is no multiple of grid {finer} ms; each must divide the next")
+                raise DefinitionError(f"entity {self.name!r}: grid {coarser} ms is no multiple of grid {finer} ms, and must be")
         if grids[-1] > 1 and any(isinstance(a, Distinct) for a in self.aggregates):
             raise DefinitionError(f"entity {self.name!r}: Distinct needs exact windows (grid_ms=1)")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from schemas.columns import Column, Constant, Ints, Mask, Nullable
 from schemas.errors import DefinitionError
 from schemas.features import Json
-
-if TYPE_CHECKING:
-    from schemas.rules import Rule
+from schemas.rules import Rule, in_range
 
 _EXACT_FLOAT = 1 << 53  # up to here every integer is a float64
 
@@ -45,9 +43,14 @@ class FixedPoint:
 
     def rules(self) -> tuple[Rule, ...]:
         """What a record's value must be: finite, within +-largest, and without more digits than the scale keeps."""
-        from schemas.rules import Rule, in_range
-
-        return (in_range(self.column, -self.largest, self.largest), Rule)  # type: ignore[return-value]
+        whole = Rule(
+            f"{self.column.replace('.', '_')}_scale",
+            lambda columns: self.keeps(columns[self.column]),
+            "a whole number" if self.scale == 1 else f"a multiple of 1/{self.scale}",
+            (self.column,),
+            definition=["fixed_point", self.column, self.scale],
+        )
+        return (in_range(self.column, -self.largest, self.largest), whole)
 
     def convert(self, column: Column) -> Ints:
         """Shape (n,): the values in units, rint(value x scale).
@@ -66,7 +69,9 @@ class FixedPoint:
         return np.where(kept, units, 0.0).astype(np.int64)
 
     def keeps(self, column: Column) -> Mask:
-        """Shape (n,): which values the scale keeps whole; a float32 is taken as the shortest decimal it stands for."""
+        """Shape (n,): which rows have a value that the scale keeps whole; a float32 is taken as the decimal nearest to it."""
+        if isinstance(column, Nullable):
+            return self.keeps(column.values) & column.valid
         values = numbers(self.column, column)
         if values.dtype.kind in "iub":
             return np.ones(len(values), np.bool_)

@@ -13,14 +13,15 @@ rows of the heap are
 
     0  position + 1     1  event time     2..  the values     then  running sums of value, and of value x value
 
-Running sums begin anywhere and wrap around in int64: their differences are exact as long as what they differ by is. A record too old for any window is passed over by moving the block's start; it is overwritten when the block is full.
+Running sums begin anywhere and wrap around in int64: their differences are exact as long as what they differ by is. A record too
+old for any window is passed over by moving the start of what is live; it is overwritten when the block is full.
 
 The module is longer than most since compiled functions are cached by file: one that calls another must share its file with it.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,9 @@ from transforms.arithmetic import (
     N,
 )
 
-Table = NDArray[np.int64]  # shape (rows, fields)
+Table = NDArray[Any]  # int64, shape (rows, fields)
 
-POSITIONS: Final = 0  # rows of the heap
+POSITIONS: Final = 0  # fields of a record in the heap
 TIMES: Final = 1
 FIRST_VALUE: Final = 2
 
@@ -60,7 +61,7 @@ WRITE_FROM: Final = 7  # in that turn: the first record not yet in the store, co
 SLOT_FIELDS: Final = 8  # then two for each window: where it began and ended last time, counted from BASE; hints, no more
 
 NEEDS: Final = 0  # fields of a value: what its aggregates need
-VALUE: Final = 1  # rows of the heap
+VALUE: Final = 1  # fields of a record
 SUMS: Final = 2  # -1 = none
 SQUARES: Final = 3
 VALUE_FIELDS: Final = 4
@@ -123,13 +124,13 @@ def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int
     place = free[size]
     if place >= 0:
         free[size] = heap[place, TIMES]  # free blocks form a list through their first event time
-        return place
+        return int(place)
     place = control[TOP]
     if place + sizes[size] > len(heap):
         control[ROOM_WANTED] = sizes[size]
         return -1
     control[TOP] = place + sizes[size]
-    return place
+    return int(place)
 
 
 @compiled()
@@ -351,9 +352,10 @@ def _summarise(
 
 
 @compiled()
-def _remember(slot: int, i: int, t: int, position: int, start: int, turn: int, values: Table, given: Table, heap: Table, slots: Table) -> None:
+def _remember(slot: int, i: int, t: int, position: int, values: Table, given: Table, heap: Table, slots: Table) -> None:
     """Put an event in its place: last, or, when it is late, behind the last that is not newer. There is room for it."""
     base = slots[slot, BASE]
+    start = slots[slot, START]
     end = slots[slot, END]
     at = end
     if end > start and heap[end - 1, TIMES] > t:
@@ -391,8 +393,9 @@ def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> in
 
 
 @compiled(
-    "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], "
-    "int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])"
+    "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], "
+    "int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
+    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])"
 )
 def advance(
     first_row: int,
@@ -413,7 +416,7 @@ def advance(
     slots: Table,
     changed: Ints,  # slots this turn changed, in the order of their first change
     scratch: Table,
-    integers: NDArray[np.int64],  # (m, windows, 1 + 6 x values), zeros
+    integers: NDArray[np.int64],  # (m or more, windows, 1 + 6 x values); what nobody needs stays as it is
     timing: NDArray[np.uint8],  # (n,) the worst so far
 ) -> int:
     """Let events pass one by one, from `first_row` on: look through the windows, then remember.
@@ -471,7 +474,7 @@ def advance(
             _summarise(first, last, windows[w, HOLDS_SELF], tau, i, w, values, given, heap, scratch, control, integers)
 
         if accepted:
-            _remember(slot, i, t, positions[i], start, turn, values, given, heap, slots)
+            _remember(slot, i, t, positions[i], values, given, heap, slots)
         slots[slot, TOUCHED_AT] = max(slots[slot, TOUCHED_AT], positions[i])
         judgement = TOO_LATE if not accepted else LATE if t < newest else ON_TIME
         timing[rows[i]] = max(timing[rows[i]], judgement)

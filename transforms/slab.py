@@ -143,9 +143,7 @@ class Slab:
             counts = block.record_counts(blocks, self._record_words, self._entity.name)
             head = block.headers(ids, hashes, self._record_words)
             self._head[new] = head
-            done = 0
-            while (done := done + kernel.reserve(new[done:], counts[done:], self._sizes, self._free, self._control, self._heap, self._slots)) < len(new):
-                self._grow_heap(int(self._control[kernel.ROOM_WANTED]))
+            self._reserve(new, counts)
             block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name)
             kernel.sum_up(new, self._values, self._heap, self._slots)
             loaded = True
@@ -153,14 +151,21 @@ class Slab:
             if not loaded:
                 self._leave(new)
 
+    def _reserve(self, new: Ints, counts: Ints) -> None:
+        done = 0
+        while done < len(new):
+            done += kernel.reserve(new[done:], counts[done:], self._sizes, self._free, self._control, self._heap, self._slots)
+            if done < len(new):
+                self._grow_heap(int(self._control[kernel.ROOM_WANTED]))
+
     def _evict(self) -> None:
         """Let the least lately used keys go while there are more than `max_keys`, but none whose last batch isn't settled."""
         excess = self.resident_keys - self._max_keys
         if excess <= 0:
             return
         fields = self._slots
-        may_leave = (fields[:, kernel.SIZE] >= 0) & (fields[:, kernel.TURN] < self._turn) & (fields[:, kernel.TOUCHED_AT] < self._settled_below)
-        candidates = np.flatnonzero(may_leave)
+        settled = (fields[:, kernel.TURN] < self._turn) & (fields[:, kernel.TOUCHED_AT] < self._settled_below)
+        candidates = np.flatnonzero((fields[:, kernel.SIZE] >= 0) & settled)
         # Choosing costs a look at every slot, so some more than needed are let go at a time.
         wanted = min(len(candidates), max(excess, self._max_keys // 16))
         if wanted >= excess:

@@ -70,22 +70,22 @@ class Window:
 
 
 def days(n: int) -> int:
-    """n days in milliseconds."""
+    """So many days in milliseconds."""
     return n * 86_400_000
 
 
 def hours(n: int) -> int:
-    """n hours in milliseconds."""
+    """So many hours in milliseconds."""
     return n * 3_600_000
 
 
 def minutes(n: int) -> int:
-    """n minutes in milliseconds."""
+    """So many minutes in milliseconds."""
     return n * 60_000
 
 
 def seconds(n: int) -> int:
-    """n seconds in milliseconds."""
+    """So many seconds in milliseconds."""
     return n * 1_000
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,9 @@ def play(
     columns = columns_of(events, scale)
     edges = sorted({0, len(events), *cuts})
     state = ShardState(SHARD, entities, store, "t", max_keys)
-    features, timing, unsettled = [], [], []
-    for first, end in zip(edges, edges[1:], strict=False):
+    features, timing = [], []
+    unsettled: list[int] = []
+    for first, end in pairwise(edges):
         if first in restarts:
             state = ShardState(SHARD, entities, store, "t", max_keys)
             unsettled.clear()

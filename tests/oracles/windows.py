@@ -79,7 +79,10 @@ class Past:
         if window.delay_ms == 0 and window.include_self:
             members.append((at if at is not None else 0, values))
         members.sort(key=lambda member: member[0])  # stable: ties stay in the order of the log
-        return [Seen([t for t, _ in members], [v[c] for _, v in members]) for c in range(len(values))] or [Seen([t for t, _ in members], [0] * len(members))]
+        times = [t for t, _ in members]
+        if not values:
+            return [Seen(times, [0] * len(times))]
+        return [Seen(times, [v[c] for _, v in members]) for c in range(len(values))]
 
 
 def feature(aggregate: Aggregate, window: Window, seen: Seen, own: int) -> float:
