@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from inference.model_card import ModelCard
 from inference.scorer import Scorer
 from schemas.codec import Decoder, Encoder
-from schemas.errors import LostBlock, MillraceError, TopicError
+from schemas.errors import LostBlock, MillraceError
 from schemas.registry import Registry
 from streams.account import Account
 from streams.batch import Batch
 from streams.bound import Bound
+from streams.commit import Commit
 from streams.dead_letters import HaltLimit, Letter, Sender, letter
 from streams.extract import Extract
 from streams.health import Health
-from streams.kafka import Consumer, TopicFacts, group_consumer, plain_producer, transactional_producer
-from streams.commit import Commit
+from streams.kafka import Consumer, TopicFacts, TopicPartition, group_consumer, plain_producer, transactional_producer
 from streams.metrics import Metrics
 from streams.ownership import InFlight, Ownership, Tokens
 from streams.refusal import refusal
@@ -63,7 +63,6 @@ class Parts:
 
     def __init__(self, given: Given) -> None:
         bound, settings, stage = given.bound, given.settings, given.stage
-        check_keys(stage, given.topics[bound.input.name])
         self._given = given
         self._ownership = Ownership()
         self._in_flight = InFlight(settings.worker.in_flight_batches)
@@ -126,8 +125,11 @@ class Parts:
     def _open_outbox(self) -> Outbox:
         settings = self._given.settings
         if settings.worker.delivery == "at_least_once":
-            return Deliveries(plain_producer(settings.kafka, self._most_bytes()), lambda: self.source.consumer)
+            return Deliveries(plain_producer(settings.kafka, self._most_bytes()), self._commit_offsets)
         return Transactions(self._given.stage.transactional_prefix(settings.kafka), lambda name: transactional_producer(settings.kafka, name, self._most_bytes()))
+
+    def _commit_offsets(self, offsets: list[TopicPartition]) -> object:
+        return self.source.ask(lambda consumer: consumer.commit(offsets=offsets, asynchronous=False))
 
     def _most_bytes(self) -> int:
         bound, topics = self._given.bound, self._given.topics
@@ -206,19 +208,4 @@ def stamp(given: Given) -> Stamp:
         event_id=bound.event_id,
         event_time=bound.event_time.column,
     )
-
-
-def check_keys(stage: Stage, topic: TopicFacts) -> None:
-    """Refuse entities whose events would be spread over partitions, and with them over workers.
-
-    Raises:
-        TopicError: the input has several partitions and an entity is not keyed like it.
-    """
-    spread = [entity.name for entity in stage.entities if entity.key_columns != (stage.key,)]
-    if spread and topic.partitions > 1:
-        raise TopicError(
-            f"{topic.name} has {topic.partitions} partitions by {stage.key!r}, but entity {', '.join(spread)} has another key: its events would be "
-            "counted by different workers, in no order. Wanted one partition, or entities with the topic's key alone"
-        )
-
 

@@ -31,5 +31,6 @@ def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[Rec
         size = int(batch.raw.ends[row] - batch.raw.starts[row])
         words = WORDS[Reject(code)].format(key=bound.key, size=size, schema_id=schema_id)
     else:
-        words = decoder.explain(None if batch.absent[row] else batch.raw[row]).detail
+        found = decoder.explain(None if batch.absent[row] else batch.raw[row])
+        words = found.detail if found else label(code)
     return RecordError(label(code, names), words), stage(code)

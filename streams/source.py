@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from schemas.errors import MillraceError, RetryLater
 from streams.batch import Batch
@@ -23,7 +25,11 @@ from streams.recovery import Start
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.05
+ANSWER_SECONDS = 0.01  # how soon a question is answered while waiting for batches
+LOOK_SECONDS = 0.5
 ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
 
 
@@ -63,6 +69,7 @@ class Reading:
     position: int  # the next offset to read
     live_from: int  # what lies before it was put out earlier, and only rebuilds the state
     committed: int  # the next offset of the last batch handed on to be committed; -1 = none yet
+    end: int = 0  # where the partition ended when last looked at
 
     def take(self, partition: int, records: list[Record], end: int, old: Taken, new: Taken) -> None:
         """Move past some records, in log order, and sort them into those to replay and those to score.
@@ -129,14 +136,24 @@ class Source:
         self._faults: dict[int, float] = {}  # partition -> seconds to wait; written by other threads
         self._faults_lock = threading.Lock()
         self._arrivals: dict[int, float] = {}  # partition -> not to be taken over before (monotonic seconds)
+        self._questions: deque[tuple[Callable[[Consumer], Any], Future[Any]]] = deque()
+        self._looked = 0.0
         self._held: list[Record] = []  # records that came while the group was served without room for them
         self.reading: dict[int, Reading] = {}
         self._consumer: Consumer
 
-    @property
-    def consumer(self) -> Consumer:
-        """The client, for those who commit through it; there once `run` has begun."""
-        return self._consumer
+    def ask(self, question: Callable[[Consumer], T]) -> T:
+        """Let the source's thread do something with the client, and wait for it. Called from other threads.
+
+        The client serialises its calls: another thread's would wait for ever behind one poll after the other.
+        """
+        asked: Future[T] = Future()
+        self._questions.append((question, asked))
+        return asked.result()
+
+    def lag(self) -> dict[int, int]:
+        """By partition, the offsets between what was handed on and the end, as of a moment ago. Called from any thread."""
+        return {partition: max(reading.end - max(reading.committed, 0), 0) for partition, reading in list(self.reading.items())}
 
     # --- the thread ---
 
@@ -146,17 +163,18 @@ class Source:
         try:
             while not self._stopping.is_set():
                 self._take_over_what_is_due()
+                self._look_at_the_ends()
                 # Room first, then the poll: a batch then holds all that arrived while the pipeline was full.
-                if not self._in_flight.room(ROOM_SECONDS):
+                if not self._room():
                     self._serve_the_group()
                     continue
                 for batch in self._batches(self._poll()):
-                    while not self._in_flight.room(ROOM_SECONDS):
+                    while not self._room():
                         self._serve_the_group()
                     self._in_flight.enter()
                     self._hand_on(batch)
         finally:
-            self._in_flight.drained(self._drain_seconds)
+            self._drain()
             self._consumer.close()
 
     def stop(self) -> None:
@@ -174,17 +192,32 @@ class Source:
                     self._faults[partition] = seconds
                     log.warning("starting_over at=%s[%d] because=%r", self._topic, partition, str(error))
 
-    def lag(self) -> dict[int, int]:
-        """By partition, the offsets between what was handed on and the end as last fetched. Called from any thread."""
-        found = {}
-        for partition, reading in list(self.reading.items()):
-            _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-            found[partition] = max(end - max(reading.committed, 0), 0)
-        return found
+    def _room(self) -> bool:
+        """Wait a while for room for one more batch."""
+        deadline = time.monotonic() + ROOM_SECONDS
+        while not (room := self._in_flight.room(ANSWER_SECONDS)) and time.monotonic() < deadline:
+            self._answer()
+        return room
+
+    def _drain(self) -> bool:
+        """Wait for the batches under way, within the budget, answering what they ask."""
+        deadline = time.monotonic() + self._drain_seconds
+        while not (drained := self._in_flight.drained(ANSWER_SECONDS)) and time.monotonic() < deadline:
+            self._answer()
+        return drained
+
+    def _answer(self) -> None:
+        while self._questions:
+            question, asked = self._questions.popleft()
+            try:
+                asked.set_result(question(self._consumer))
+            except KafkaException as error:
+                asked.set_exception(error)
 
     # --- reading ---
 
     def _poll(self) -> list[Record]:
+        self._answer()
         messages, self._held = self._held, []
         if not messages:
             first = cast(Record | None, self._consumer.poll(POLL_SECONDS))
@@ -225,6 +258,14 @@ class Source:
             if ours:
                 yield pack(self._topic, taken.records, ours, tokens, replay)
 
+    def _look_at_the_ends(self) -> None:
+        """Remember where the partitions end, now and then."""
+        if time.monotonic() < self._looked + LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for partition, reading in self.reading.items():
+            _, reading.end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+
     def _read_error(self, error: KafkaError, partition: int) -> None:
         if error.fatal():
             raise KafkaException(error)
@@ -236,6 +277,7 @@ class Source:
 
     def _serve_the_group(self) -> None:
         """Answer the group while there is no room for records, so that a slow dependency does not cost the membership."""
+        self._answer()
         owned = [TopicPartition(self._topic, partition) for partition in self.reading]
         self._consumer.pause(owned)
         message = cast(Record | None, self._consumer.poll(0))
@@ -255,7 +297,7 @@ class Source:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._capture()
-        drained = self._in_flight.drained(self._drain_seconds)
+        drained = self._drain()
         for tp in partitions:
             log.info("revoked at=%s[%d] drained=%s", self._topic, tp.partition, drained)
             self._let_go(tp.partition, clean=drained)
@@ -302,7 +344,7 @@ class Source:
 
     def _take_over(self, partition: int) -> None:
         # What is still under way is void; its last touch of the partition's state must be over before the state is read anew.
-        while not self._in_flight.drained(ROOM_SECONDS):
+        while not self._in_flight.drained(ANSWER_SECONDS):
             self._serve_the_group()
             if partition not in self._arrivals:
                 return

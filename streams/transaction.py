@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from schemas.errors import MillraceError
-from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Message, Producer, TopicPartition, cause
+from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, TopicPartition, cause
 
 log = logging.getLogger(__name__)
 
@@ -204,12 +204,12 @@ class Deliveries:
 
     ids: tuple[str, ...] = ()
 
-    def __init__(self, producer: Producer, consumer: Callable[[], Consumer]) -> None:
+    def __init__(self, producer: Producer, commit: Callable[[list[TopicPartition]], object]) -> None:
         self._producer = producer
-        self._consumer = consumer
+        self._commit = commit
 
     def begin(self) -> _Delivery:
-        return _Delivery(self._producer, self._consumer())
+        return _Delivery(self._producer, self._commit)
 
     def reopen(self) -> None:
         self._producer.purge()
@@ -220,9 +220,9 @@ class Deliveries:
 
 
 class _Delivery(_Sending):
-    def __init__(self, producer: Producer, consumer: Consumer) -> None:
+    def __init__(self, producer: Producer, commit: Callable[[list[TopicPartition]], object]) -> None:
         super().__init__(producer)
-        self._consumer = consumer
+        self._commit = commit
 
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
         while self.producer.flush(ATTEMPT_SECONDS) and self.failure is None:
@@ -230,6 +230,6 @@ class _Delivery(_Sending):
         if self.failure is not None:
             raise Void(f"an output was not taken: {self.failure.str()}", self.refused)
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._commit(offsets)
         except KafkaException as error:
             raise Void(f"offsets not committed: {cause(error).str()}") from error

@@ -24,11 +24,12 @@ from streams.batch import Batch
 from streams.bound import Bound
 from streams.frame import Frame, Page
 from streams.health import Health, rendered
-from streams.kafka import TopicFacts, admin, topic_facts
+from streams.kafka import TopicFacts, admin
 from streams.metrics import CONTENT_TYPE, Metrics
 from streams.scored_event import output_schema
 from streams.settings import Settings
 from streams.stage import stages
+from streams.topics import check_topics, facts_of
 from transforms.redis_store import RedisStore
 
 log = logging.getLogger(__name__)
@@ -197,8 +198,10 @@ class Worker:
         return store
 
     def _topics(self) -> dict[str, TopicFacts]:
-        bound = self._bound
-        return topic_facts(admin(self._settings.kafka), (bound.input.name, bound.output.name, bound.input.dead_letters))
+        facts = facts_of(admin(self._settings.kafka), self._bound)
+        for finding in check_topics(self._bound, facts):
+            log.warning("topic %s: %s", finding.topic, finding.words)
+        return facts
 
     def _registered(self) -> tuple[Registry, Encoder]:
         """The registry, and the encoder of scored events by the schema registered for them."""
