@@ -14,7 +14,9 @@
         ├── ModelError         the model is missing, broken or made for other features
         ├── SettingsError      a setting is missing or out of range
         ├── TopicError         a topic is missing, or its settings would lose records
-        └── StateError         offsets and state contradict each other
+        ├── StateError         offsets and state contradict each other
+        └── LocalServiceError  a local broker or Redis can't be started
+            └── MissingProgram what it needs is not on this machine, or too old
 
 Anything else is a bug in Millrace or in a user's function: it stops the worker, loudly.
 """
@@ -103,3 +105,13 @@ class StateError(Refused):
     """Committed offsets and stored state contradict each other."""
 
     exit_code = 15
+
+
+class LocalServiceError(Refused):
+    """A local broker or Redis can't be started, or doesn't answer."""
+
+    exit_code = 16
+
+
+class MissingProgram(LocalServiceError):
+    """A program that a local service needs is not on this machine, or is too old."""
