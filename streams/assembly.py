@@ -69,7 +69,8 @@ class Parts:
         self._refusals = Refusals()
         self._decoder = Decoder(bound.schema, bound.input.framing, given.registry)
         self._transform = Transform(
-            bound, lambda partition: ShardState(str(partition), stage.entities, given.store, bound.event_time.column, settings.worker.max_keys)
+            bound,
+            lambda partition: ShardState(str(partition), stage.entities, given.store, bound.event_time.column, settings.worker.max_keys),
         )
         self._account = Account(
             given.metrics,
@@ -126,7 +127,10 @@ class Parts:
         settings = self._given.settings
         if settings.worker.delivery == "at_least_once":
             return Deliveries(plain_producer(settings.kafka, self._most_bytes()), self._commit_offsets)
-        return Transactions(self._given.stage.transactional_prefix(settings.kafka), lambda name: transactional_producer(settings.kafka, name, self._most_bytes()))
+        return Transactions(
+            self._given.stage.transactional_prefix(settings.kafka),
+            lambda name: transactional_producer(settings.kafka, name, self._most_bytes()),
+        )
 
     def _commit_offsets(self, offsets: list[TopicPartition]) -> object:
         return self.source.ask(lambda consumer: consumer.commit(offsets=offsets, asynchronous=False))
@@ -208,4 +212,3 @@ def stamp(given: Given) -> Stamp:
         event_id=bound.event_id,
         event_time=bound.event_time.column,
     )
-

@@ -161,6 +161,31 @@ def send(
 
 
 @app.command()
+def up(
+    kafka_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="For Kafka; by default the one it had, or a free one.", show_default=False)
+    ] = None,
+    redis_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="For Redis; likewise.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a Kafka and a Redis on 127.0.0.1 and wait until they answer; safe to repeat. Their state is in .millrace."""
+    from streams.local_services import start, start_words
+
+    _say(start(kafka_port, redis_port), as_json, start_words)
+
+
+@app.command()
+def down(
+    erase: Annotated[bool, typer.Option("--erase", help="Remove their data as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End what `up` started here, and nothing else."""
+    from streams.local_services import stop, stop_words
+
+    _say(stop(erase), as_json, stop_words)
+
+
+@app.command()
 def status(
     pipeline: Annotated[
         Path | None, typer.Argument(metavar="PIPELINE", help="Also its topics, lag and worker.", show_default=False)

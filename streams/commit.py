@@ -159,7 +159,9 @@ class Commit:
 
     def _learn(self, batch: Batch, outputs: Outputs, error: Void) -> None:
         """Remember which rows the broker refused, so that the next try puts them out as letters, or as letters without a value."""
-        found = [(row, self.refusals.outputs) for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused]
+        found = [
+            (row, self.refusals.outputs) for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused
+        ]
         found += [(each.row, self.refusals.letters) for each in outputs.letters if (each.value or b"") in error.refused]
         for row, refused in found:
             at = batch.address(row)

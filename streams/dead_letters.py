@@ -48,7 +48,9 @@ class Sender:
     model_version: str
 
 
-def letter(batch: Batch, row: int, error: RecordError, stage: str, sender: Sender, now_ms: int, max_bytes: int, refused_before: bool) -> Letter:
+def letter(
+    batch: Batch, row: int, error: RecordError, stage: str, sender: Sender, now_ms: int, max_bytes: int, refused_before: bool
+) -> Letter:
     """The dead letter of one row.
 
     A value that is larger than the dead letters' topic takes, or whose letter was refused before, is left out; its size and
@@ -126,10 +128,9 @@ class HaltLimit:
             return
         if self._refused > self._share * self._records:
             raise TooManyRefused(
-                f"{self._refused} of the last {self._records} records were refused, the limit is {self._share:.0%} (dead_letters.halt_share); see `millrace dlq ls`"
+                f"{self._refused} of the last {self._records} records were refused, the limit is {self._share:.0%} (dead_letters.halt_share); "
+                "see `millrace dlq ls`"
             )
         # Forget half: an old calm must not hide a new storm for long.
         self._records //= 2
         self._refused //= 2
-
-

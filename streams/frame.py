@@ -40,7 +40,9 @@ class BatchChannel(faust.Channel[Batch]):
     def queue(self) -> ThrowableQueue[Batch]:
         """What the batches wait in."""
         if self._queue is None:
-            self._queue = ThrowableQueue(maxsize=self.maxsize or 1, flow_control=FlowControlEvent(initially_suspended=False), clear_on_resume=False)
+            self._queue = ThrowableQueue(
+                maxsize=self.maxsize or 1, flow_control=FlowControlEvent(initially_suspended=False), clear_on_resume=False
+            )
         return self._queue
 
 
@@ -91,7 +93,9 @@ class Frame:
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=step) for step, _ in steps]
         self._source_thread = ThreadPoolExecutor(1, thread_name_prefix="source")
         self._loop: asyncio.AbstractEventLoop
-        self.app = App(name, broker="kafka://unused", autodiscover=False, web_enabled=port > 0, web_bind=host, web_port=port or 6066, loghandlers=[])
+        self.app = App(
+            name, broker="kafka://unused", autodiscover=False, web_enabled=port > 0, web_bind=host, web_port=port or 6066, loghandlers=[]
+        )
         channels = [BatchChannel(self.app, maxsize=1) for _ in steps]
         for place, (step, function) in enumerate(steps):
             following = channels[place + 1] if place + 1 < len(steps) else None
@@ -100,7 +104,9 @@ class Frame:
         for page in pages:
             self._page(page)
 
-    def _agent(self, name: str, step: Callable[[Batch], Batch], thread: ThreadPoolExecutor, channel: BatchChannel, following: BatchChannel | None) -> None:
+    def _agent(
+        self, name: str, step: Callable[[Batch], Batch], thread: ThreadPoolExecutor, channel: BatchChannel, following: BatchChannel | None
+    ) -> None:
         async def carry(stream: Any) -> None:
             async for batch in stream:
                 done = await self._loop.run_in_executor(thread, step, batch)
@@ -150,5 +156,3 @@ class Frame:
     async def _crash(self) -> None:
         while not self.app.crashed:
             await asyncio.sleep(0.1)
-
-

@@ -105,7 +105,9 @@ def _note_error(error: KafkaError) -> None:
     log.warning("kafka_error code=%s detail=%r", error.name(), error.str())
 
 
-def group_consumer(settings: KafkaSettings, group: str, topic: str, on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions) -> Consumer:
+def group_consumer(
+    settings: KafkaSettings, group: str, topic: str, on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions
+) -> Consumer:
     """A member of the group, reading committed records only; where to start in a partition is decided by the caller at assignment."""
     conf = {
         **_common(settings),

@@ -54,22 +54,48 @@ class Metrics:
 
     def __init__(self, pipeline: str, model: str, model_version: str, feature_fingerprint: str) -> None:
         self.registry = registry = CollectorRegistry()
-        self.read = Counter("millrace_records_read_total", "Records polled and made final: scored, refused or filtered", ["topic", "partition"], registry=registry)
+        self.read = Counter(
+            "millrace_records_read_total",
+            "Records polled and made final: scored, refused or filtered",
+            ["topic", "partition"],
+            registry=registry,
+        )
         self.scored = Counter("millrace_events_scored_total", "Scored events made final", ["model", "model_version"], registry=registry)
-        self.positive = Counter("millrace_events_positive_total", "Scored events at or above the threshold", ["model", "model_version"], registry=registry)
-        self.refused = Counter("millrace_records_refused_total", "Records made final as dead letters", ["stage", "reason"], registry=registry)
+        self.positive = Counter(
+            "millrace_events_positive_total", "Scored events at or above the threshold", ["model", "model_version"], registry=registry
+        )
+        self.refused = Counter(
+            "millrace_records_refused_total", "Records made final as dead letters", ["stage", "reason"], registry=registry
+        )
         self.timing = Counter("millrace_events_by_timing_total", "Scored events by on_time, late, too_late", ["timing"], registry=registry)
-        self.replayed = Counter("millrace_records_replayed_total", "Records read again into the state only", ["topic", "partition"], registry=registry)
-        self.started_over = Counter("millrace_starts_over_total", "Partitions taken over again after a fault", ["reason"], registry=registry)
+        self.replayed = Counter(
+            "millrace_records_replayed_total", "Records read again into the state only", ["topic", "partition"], registry=registry
+        )
+        self.started_over = Counter(
+            "millrace_starts_over_total", "Partitions taken over again after a fault", ["reason"], registry=registry
+        )
         self.step_seconds = Histogram("millrace_step_seconds", "Time a step took for a batch", ["step"], buckets=SECONDS, registry=registry)
         self.batch_records = Histogram("millrace_batch_records", "Records of a batch", buckets=RECORDS, registry=registry)
-        self.commit_seconds = Histogram("millrace_commit_seconds", "Time a transaction took, from the first output to its commit", buckets=SECONDS, registry=registry)
-        self.store_seconds = Histogram("millrace_store_seconds", "Time a call to the state store took", ["call"], buckets=SECONDS, registry=registry)
-        self.event_to_score = BulkHistogram("millrace_event_to_score_seconds", "From a record's timestamp to its scored event's commit", SECONDS, registry)
-        self.lag = Gauge("millrace_lag_records", "Offsets between the committed one and the end of the partition", ["topic", "partition"], registry=registry)
+        self.commit_seconds = Histogram(
+            "millrace_commit_seconds", "Time a transaction took, from the first output to its commit", buckets=SECONDS, registry=registry
+        )
+        self.store_seconds = Histogram(
+            "millrace_store_seconds", "Time a call to the state store took", ["call"], buckets=SECONDS, registry=registry
+        )
+        self.event_to_score = BulkHistogram(
+            "millrace_event_to_score_seconds", "From a record's timestamp to its scored event's commit", SECONDS, registry
+        )
+        self.lag = Gauge(
+            "millrace_lag_records",
+            "Offsets between the committed one and the end of the partition",
+            ["topic", "partition"],
+            registry=registry,
+        )
         self.owned = Gauge("millrace_partitions_owned", "Partitions taken over and being read", registry=registry)
         self.resident_keys = Gauge("millrace_resident_keys", "Keys whose state is in memory", ["entity"], registry=registry)
-        self.info = Gauge("millrace_worker_info", "Always 1", ["pipeline", "model", "model_version", "feature_fingerprint"], registry=registry)
+        self.info = Gauge(
+            "millrace_worker_info", "Always 1", ["pipeline", "model", "model_version", "feature_fingerprint"], registry=registry
+        )
         self.info.labels(pipeline, model, model_version, feature_fingerprint).set(1)
 
     def step_took(self, step: str, seconds: float, records: int) -> None:

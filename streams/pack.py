@@ -11,7 +11,9 @@ from streams.batch import Batch, Span
 from streams.kafka import Record
 
 
-def pack(topic: str, records: Mapping[int, Sequence[Record]], next_offsets: Mapping[int, int], tokens: Mapping[int, int], replay: bool) -> Batch:
+def pack(
+    topic: str, records: Mapping[int, Sequence[Record]], next_offsets: Mapping[int, int], tokens: Mapping[int, int], replay: bool
+) -> Batch:
     """One batch of the records of some partitions; a partition without records only moves its offset.
 
     Args:

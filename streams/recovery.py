@@ -60,7 +60,9 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
     """
     if committed is None and position is None:
         if declared is None:
-            raise StateError(f"{where} has no committed offset and none is declared; set kafka.start (or MILLRACE_KAFKA__START) to earliest or latest")
+            raise StateError(
+                f"{where} has no committed offset and none is declared; set kafka.start (or MILLRACE_KAFKA__START) to earliest or latest"
+            )
         begin = log.start if declared == "earliest" else log.end
         return Start(begin, begin, committed=False)
     if committed is None:
@@ -72,7 +74,8 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
         if on_conflict == "rebuild":
             return rebuilt
         raise StateError(
-            f"{where}: the state stands at {position}, ahead of the committed offset {committed}: Kafka lost commits or the offsets were reset. "
+            f"{where}: the state stands at {position}, ahead of the committed offset {committed}: "
+            "Kafka lost commits, or the offsets were reset. "
             "`--on-conflict rebuild` drops the state and rebuilds it from the log up to the committed offset"
         )
     if position < log.start and position < committed:
@@ -92,7 +95,8 @@ def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: O
         begin = log.start if declared == "earliest" else log.end
         return Start(begin, begin, drop=True, committed=False)
     raise StateError(
-        f"{where}: the state stands at {position} but the group has no committed offset: it expired, or the group was renamed. "
+        f"{where}: the state stands at {position} but the group has no committed offset: "
+        "it expired, or the group was renamed. "
         "`--on-conflict adopt` goes on from the state's position; `--on-conflict rebuild` drops the state and begins as kafka.start declares"
     )
 
@@ -106,7 +110,9 @@ class CommitNote:
 
     def dump(self) -> str:
         """As text for the broker."""
-        return json.dumps({"state": self.state, "refused": {str(k): v for k, v in self.refused.items()}}, separators=(",", ":"), sort_keys=True)
+        return json.dumps(
+            {"state": self.state, "refused": {str(k): v for k, v in self.refused.items()}}, separators=(",", ":"), sort_keys=True
+        )
 
     @classmethod
     def load(cls, text: str | None) -> CommitNote | None:

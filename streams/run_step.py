@@ -38,7 +38,9 @@ class StepRunner:
         observer: is told the time it took.
     """
 
-    def __init__(self, name: str, step: Step, ownership: Ownership, start_over: Callable[[Tokens, MillraceError], None], observer: Observer) -> None:
+    def __init__(
+        self, name: str, step: Step, ownership: Ownership, start_over: Callable[[Tokens, MillraceError], None], observer: Observer
+    ) -> None:
         self.name = name
         self._step = step
         self._ownership = ownership

@@ -26,7 +26,11 @@ def scored_event_schema(pipeline: str, features: Sequence[str]) -> Json:
     fields: list[Json] = [
         {"name": "event_id", "type": "string"},
         {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-        {"name": "decision", "type": {"type": "enum", "name": "Decision", "symbols": list(DECISIONS)}, "doc": "positive = score >= threshold"},
+        {
+            "name": "decision",
+            "type": {"type": "enum", "name": "Decision", "symbols": list(DECISIONS)},
+            "doc": "positive = score >= threshold",
+        },
         {"name": "threshold", "type": "double"},
         {
             "name": "scores",
@@ -48,7 +52,8 @@ def scored_event_schema(pipeline: str, features: Sequence[str]) -> Json:
         {
             "name": "timing",
             "type": {"type": "enum", "name": "Timing", "symbols": list(TIMINGS)},
-            "doc": "late = later events see it; too_late = scored at the oldest time still admitted, and not remembered. The worst over its entities.",
+            "doc": "The worst over its entities. late: later events see it; too_late: scored at the oldest time still admitted, "
+            "and not remembered.",
         },
         {"name": "pipeline", "type": "string"},
         {"name": "feature_fingerprint", "type": "string", "doc": "Names the definitions and the order of the model's inputs."},

@@ -80,9 +80,10 @@ def worker_health(settings: HealthSettings) -> Json:
 
 def status_words(facts: Mapping[str, Any]) -> str:
     """A line for each service, partition and worker."""
-    lines = [f"{name:8} {_service(service)}" for name, service in facts["services"].items()] or [
-        "no local services (`millrace up` starts them)"
-    ]
+    lines = [
+        f"{each['name']:8} {each['state']:8} {each['address']}" + (f"  pid {each['pid']}" if each["pid"] else "")
+        for each in facts["services"]
+    ] or ["no local services (`millrace up` starts them)"]
     if "pipeline" in facts:
         lines.append(f"pipeline {facts['pipeline']}, group {facts['group']}")
     for each in facts.get("partitions", ()):
@@ -94,7 +95,3 @@ def status_words(facts: Mapping[str, Any]) -> str:
         worker = facts["worker"]
         lines.append(f"  worker at {worker['url']}: {'ready' if worker['ready'] else 'not ready'} ({json.dumps(worker['says'])})")
     return "\n".join(lines)
-
-
-def _service(service: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in service.items())

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from streams.kafka import OFFSET_INVALID, Consumer, KafkaDown, KafkaException, TopicPartition, cause
+from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
 from transforms.store import Claim, Store
 
@@ -136,7 +136,12 @@ class PartitionTakeover:
 
     def _say_what_is_missing(self, note: CommitNote | None, start: Start, where: str) -> None:
         if note is not None and note.state != self.state:
-            log.warning("other_state at=%s found=%s ours=%s: the windows' definitions changed; their state is built anew from the log", where, note.state, self.state)
+            log.warning(
+                "other_state at=%s found=%s ours=%s: the windows' definitions changed; their state is built anew from the log",
+                where,
+                note.state,
+                self.state,
+            )
         if start.replay_from > 0:
             log.warning(
                 "log_is_short at=%s begins=%d: the state is rebuilt from there; it is exact if the log reaches %.1f days back",
@@ -154,4 +159,3 @@ def _read_committed(consumer: Consumer, here: TopicPartition, timeout_seconds: f
     if found.offset < 0:
         return None, None
     return found.offset, CommitNote.load(found.metadata)
-

@@ -100,7 +100,9 @@ class _Sending:
 
 
 # What a broker answers to a record it will never take, however often it is sent.
-REFUSED_FOR_GOOD = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG})
+REFUSED_FOR_GOOD = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}
+)
 
 
 class Transactions:
@@ -122,7 +124,12 @@ class Transactions:
             except KafkaException as error:
                 if not cause(error).retriable():
                     raise
-                log.warning("waiting for the transaction coordinator id=%s seconds=%.0f detail=%r", name, time.monotonic() - begun, cause(error).str())
+                log.warning(
+                    "waiting for the transaction coordinator id=%s seconds=%.0f detail=%r",
+                    name,
+                    time.monotonic() - begun,
+                    cause(error).str(),
+                )
 
     def begin(self) -> _Transaction:
         producer = self._producers[self._next]

@@ -47,7 +47,11 @@ def write_pipeline(folder: Path, changes: Mapping[str, str] | None = None, field
         assert text.count(old) >= 1, f"{old!r} is not in the pipeline"
         text = text.replace(old, new)
     types = {**FIELDS, **(fields or {})}
-    schema = {"type": "record", "name": "Payment", "fields": [{"name": name, "type": kind} for name, kind in types.items() if kind is not None]}
+    schema = {
+        "type": "record",
+        "name": "Payment",
+        "fields": [{"name": name, "type": kind} for name, kind in types.items() if kind is not None],
+    }
     (folder / "payments.avsc").write_text(json.dumps(schema))
     file = folder / "pipeline.py"
     file.write_text(text)

@@ -77,6 +77,6 @@ def test_an_old_calm_does_not_hide_a_new_storm() -> None:
     limit = HaltLimit(share=0.5, window_records=100)
     for _ in range(50):
         limit.count(np.zeros(100, np.uint8))
+    limit.count(np.ones(50, np.uint8))
     with pytest.raises(TooManyRefused):
-        for _ in range(4):
-            limit.count(np.ones(100, np.uint8))
+        limit.count(np.ones(100, np.uint8))

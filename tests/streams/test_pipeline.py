@@ -36,7 +36,11 @@ MODEL_INPUTS = '("amount", "night", *customer.feature_names)'
         ({'event_time="event_time"': 'event_time="time"'}, {}, ["event_time='time'", "no field of its schema"]),
         ({'Entity("customer", key="customer_id"': 'Entity("customer", key="custmer_id"'}, {}, ["its key 'custmer_id'", "'customer_id'?"]),
         ({'FixedPoint("amount"': 'FixedPoint("amuont"'}, {}, ["its value 'amuont'", "did you mean 'amount'?"]),
-        ({MODEL_INPUTS: '("amount", "customer_amount_mean_7d")'}, {}, ["customer_amount_mean_7d", "did you mean 'customer_amount_mean_1d'?"]),
+        (
+            {MODEL_INPUTS: '("amount", "customer_amount_mean_7d")'},
+            {},
+            ["customer_amount_mean_7d", "did you mean 'customer_amount_mean_1d'?"],
+        ),
         # what it is used for and can't be
         ({}, {"event_time": "long"}, ["event_time", "is of type long", "timestamp-millis or timestamp-micros"]),
         ({}, {"event_time": "string"}, ["event_time", "is of type string", "wanted long"]),
@@ -86,7 +90,9 @@ def test_two_fixed_points_of_one_column_are_refused(tmp_path: Path) -> None:
         bound_pipeline(tmp_path, {"Mean(amount)": second})
 
 
-@pytest.mark.parametrize(("text", "wanted"), [(None, "can't be read"), ("{", "is not JSON"), ('{"type": "recrd"}', "is not an Avro schema")])
+@pytest.mark.parametrize(
+    ("text", "wanted"), [(None, "can't be read"), ("{", "is not JSON"), ('{"type": "recrd"}', "is not an Avro schema")]
+)
 def test_a_missing_or_broken_schema_file_is_refused_by_name(tmp_path: Path, text: str | None, wanted: str) -> None:
     file = write_pipeline(tmp_path)
     schema = tmp_path / "payments.avsc"

@@ -46,18 +46,22 @@ def raising(error: BaseException) -> Callable[[Batch], Batch]:
 
 def test_a_step_is_timed_with_the_records_it_was_given() -> None:
     batch, done, seen = run(lambda batch: batch)
-    assert done is batch and seen.took == [("score", 2)] and not seen.started_over
+    assert done is batch
+    assert seen.took == [("score", 2)]
+    assert not seen.started_over
 
 
 def test_a_batch_whose_partition_left_is_not_touched() -> None:
     batch, done, seen = run(raising(AssertionError("must not run")), owned=False)
-    assert done is batch and not seen.took
+    assert done is batch
+    assert not seen.took
 
 
 @pytest.mark.parametrize("error", [StoreDown("redis is away"), FenceLost("another owner"), Void("aborted")])
 def test_a_dependencys_trouble_starts_the_partitions_over(error: MillraceError) -> None:
     batch, done, seen = run(raising(error))
-    assert done is batch and seen.started_over == [(batch.tokens, error)]
+    assert done is batch
+    assert seen.started_over == [(batch.tokens, error)]
 
 
 def test_a_bug_stops_the_worker_with_the_batchs_addresses() -> None:
