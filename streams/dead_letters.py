@@ -128,8 +128,8 @@ class HaltLimit:
             return
         if self._refused > self._share * self._records:
             raise TooManyRefused(
-                f"{self._refused} of the last {self._records} records were refused, the limit is {self._share:.0%} (dead_letters.halt_share); "
-                "see `millrace dlq ls`"
+                f"{self._refused} of the last {self._records} records were refused, the limit is {self._share:.0%} "
+                "(dead_letters.halt_share); see `millrace dlq ls`"
             )
         # Forget half: an old calm must not hide a new storm for long.
         self._records //= 2

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from schemas.errors import MissingProgram
 from schemas.features import Json
 
 
@@ -39,8 +41,11 @@ def start(kafka_port: int | None, redis_port: int | None) -> dict[str, Json]:
     """Start what does not run yet; returns where everything answers.
 
     Raises:
-        Refused: a program is missing, or a service does not start.
+        MissingProgram: Java, Maven, Redis, or what this needs of Python's packages is not there.
+        LocalServiceError: a service does not start.
     """
+    if find_spec("psutil") is None:
+        raise MissingProgram("local services need the packages of millrace[local]: pip install 'millrace[local]'")
     from streams.local import up
 
     services = up(state_dir(), kafka_port=kafka_port, redis_port=redis_port, say=lambda words: print(words, file=sys.stderr))

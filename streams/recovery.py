@@ -76,7 +76,7 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
         raise StateError(
             f"{where}: the state stands at {position}, ahead of the committed offset {committed}: "
             "Kafka lost commits, or the offsets were reset. "
-            "`--on-conflict rebuild` drops the state and rebuilds it from the log up to the committed offset"
+            "`--on-conflict rebuild` drops it and rebuilds it from the log up to the committed offset"
         )
     if position < log.start and position < committed:
         if on_conflict == "rebuild":
@@ -97,7 +97,7 @@ def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: O
     raise StateError(
         f"{where}: the state stands at {position} but the group has no committed offset: "
         "it expired, or the group was renamed. "
-        "`--on-conflict adopt` goes on from the state's position; `--on-conflict rebuild` drops the state and begins as kafka.start declares"
+        "`--on-conflict adopt` goes on from the state's position; `--on-conflict rebuild` drops it and begins as kafka.start says"
     )
 
 
