@@ -91,7 +91,7 @@ def unpack(blocks: PackedBytes, owners: Ints, head: NDArray[np.int64], heap: Tab
 def readable(identity: bytes) -> str:
     """A key's id, or the first bytes of it, for a person."""
     parts = []
-    while len(identity) > 5:
+    while len(identity) > 5 and identity[:1] in b"is":
         kind, size = identity[:1], int.from_bytes(identity[1:5], "little")
         part = identity[5 : 5 + size]
         identity = identity[5 + size :]

@@ -93,7 +93,8 @@ def expected(events: Sequence[Event], entities: Sequence[Entity]) -> tuple[NDArr
         pasts: dict[int, Past] = {}
         for row, event in enumerate(events):
             if event.usable:
-                past = pasts.setdefault(event.key, Past(entity.windows, entity.lateness_ms, entity.guard))
+                key = event.key if entity.key == "key" else event.units % 7
+                past = pasts.setdefault(key, Past(entity.windows, entity.lateness_ms, entity.guard))
                 judged, numbers = _one(entity, past, event)
                 timing[row] = max(timing[row], judged)
                 features[row, column : column + len(numbers)] = numbers
