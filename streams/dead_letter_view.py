@@ -101,9 +101,9 @@ def _decoded(bound: Bound, registry: Registry, value: bytes | None) -> Json:
     if decoder.decode(PackedBytes.pack([value])).rejected[0]:
         return str(decoder.explain(value).detail)
     if bound.input.framing == "bare":
-        return _told(read_value(value, as_it_travels(bound.schema))[0])
+        return _told(read_value(value, as_it_travels(bound.schema)))
     writer = registry.schema(int.from_bytes(value[1:5], "big")) or bound.schema
-    return _told(read_value(value[5:], as_it_travels(writer))[0])
+    return _told(read_value(value[5:], as_it_travels(writer)))
 
 
 def _letters(bound: Bound, settings: Settings) -> Iterator[Record]:

@@ -139,7 +139,7 @@ class DryRun:
         """The scored events as their readers will find them: through the bytes."""
         rows = np.flatnonzero(batch.usable).astype(np.int64)
         for value in self._encoder.encode(scored_columns(batch, self._stamp), rows):
-            yield read_value(value, self._reader)[0]
+            yield read_value(value, self._reader)
 
     def _refuse(self, refused: TextIO, number: int, reason: str, stage: str, detail: str) -> None:
         self._reasons[reason] += 1

@@ -14,11 +14,25 @@ from millrace.hidden import PACKAGES, hiding
 
 ROOT = Path(__file__).parents[1]
 
-NAMES = """
-    Column Columns Constant Count DefinitionError Derived Distinct Entity FixedPoint Floats Guard Ints Last Mask Max Mean MillraceError
-    Min Model Nullable PackedBytes Pipeline Ragged RatePerDay RatioToMean Refused Row Rule Std Sum Symbols Topic Window days hours
-    in_range load_pipeline minutes one_of present seconds valency
-""".split()
+NAMES = [
+    *(
+        "Column",
+        "Columns",
+        "Constant",
+        "Count",
+        "DefinitionError",
+        "Derived",
+        "Distinct",
+        "Entity",
+        "FixedPoint",
+        "Floats",
+        "Guard",
+        "Ints",
+    ),
+    *("Last", "Mask", "Max", "Mean", "MillraceError", "Min", "Model", "Nullable", "PackedBytes", "Pipeline", "Ragged", "RatePerDay"),
+    *("RatioToMean", "Refused", "Row", "Rule", "Std", "Sum", "Symbols", "Topic", "Window", "days", "hours", "in_range", "load_pipeline"),
+    *("minutes", "one_of", "present", "seconds", "valency"),
+]
 
 
 def python(code: str, folder: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
