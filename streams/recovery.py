@@ -103,7 +103,7 @@ def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: O
 
 @dataclass(frozen=True, slots=True)
 class CommitNote:
-    """What travels as metadata of a committed offset: the state's fingerprint, and the schema ids refused so far with their first offset."""
+    """Metadata of a committed offset: the state's fingerprint, and the schema ids refused so far, each with its first offset."""
 
     state: str
     refused: Mapping[int, int] = field(default_factory=dict)
