@@ -84,7 +84,7 @@ class FencedShard:
         self._position: int | None = None
         self._sent: _Sent | None = None
         self._void: FenceLost | None = None  # why what was derived from the state can't be used any more
-        self._notes_before: dict[bytes, bytes] = {}  # by our last token: the notes that stood there before it
+        self._notes_before: dict[bytes, bytes] = {}  # by the token of a claim that failed half-way: the notes that stood there before it
 
     def claim(self, notes: dict[str, str]) -> Claim:
         """See `Store`."""
@@ -99,6 +99,7 @@ class FencedShard:
             self._token, self._position = token, None if position is None else int(position)
             if dropping is not None:
                 self._finish_drop()
+            self._notes_before = {}
             return Claim(self._position, json.loads(found))
 
     def read(self, entity: str, keys: NDArray[np.uint64]) -> PackedBytes:

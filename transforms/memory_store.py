@@ -130,7 +130,7 @@ def _apply(change: Writes, blocks: dict[BlockKey, bytes]) -> None:
         name = (change.entity, key.tobytes())
         if at == WHOLE_BLOCK:
             blocks[name] = data
-        else:
+        elif data:
             block = blocks.get(name, b"")
             # Like Redis: beyond the end there are zeros, which the block's reader takes for the hole it is.
             blocks[name] = block[:at].ljust(at, b"\0") + data + block[at + len(data) :]
