@@ -65,8 +65,16 @@ def _told() -> Iterator[None]:
     except MillraceError as error:
         _complain(error)
         sys.exit(STOPPED_ITSELF)
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may have enough of it before the end: nothing is wrong then."""
+    try:
+        yield
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has enough of it: nothing is wrong, and Python must not try to flush the rest.
+        # Python would try to flush the rest once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
@@ -140,7 +148,8 @@ def dry_run(
     from streams.dry_run import dry_run as score_file
 
     loaded = _settings(settings)
-    summary = score_file(_bound(pipeline, which), loaded, file, sys.stdout, sys.stderr, constant=constant, limit=limit)
+    with _reader_may_leave():
+        summary = score_file(_bound(pipeline, which), loaded, file, sys.stdout, sys.stderr, constant=constant, limit=limit)
     print(json.dumps(summary), file=sys.stderr)
 
 
