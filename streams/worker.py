@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from inference.model_card import bind as bind_model
-from inference.onnx_scorer import OnnxScorer
+from inference.load_model import load_model
 from schemas.codec import Encoder
 from schemas.compiled import cold_kernels, warm_up
 from schemas.errors import RetryLater, SchemaError, SettingsError
@@ -80,7 +80,7 @@ class Worker:
 
     def __init__(self, bound: Bound, settings: Settings) -> None:
         self._bound, self._settings = bound, settings
-        self._scorer = OnnxScorer(bound.model_path)
+        self._scorer = load_model(bound.model_path)
         card = self._scorer.card
         bind_model(card, bound.features.names, bound.features.fingerprint)
         self._metrics = Metrics(bound.name, bound.model.name, card.version, bound.features.fingerprint)
