@@ -1,0 +1,197 @@
+"""The encode kernel: runs one program over each row's words, into Avro's bytes.
+
+A row of the program is ``(op, slot, a, b)``. Slot s is a column of 64-bit words, one for each row, or for each item of an array; texts
+take two slots, where they start and end in the buffer. What is alike in all rows was put together into literals beforehand.
+
+    op        slot          a                 b                 puts out
+    END                                                         nothing: the row is done
+    LITERAL                 its start         its size          bytes that are alike in every row
+    VARINT    value                                             an int, a long or an enum's index
+    FLOAT     bits                                              4 bytes
+    DOUBLES   first bits    how many slots                      8 bytes a slot
+    BOOLEAN   value                                             one byte
+    TEXT      start, end                                        a length and bytes
+    RAW       start, end                                        bytes
+    DECIMAL   value         size, -1 = any                      a big-endian two's-complement number
+    OPTION    valid         index of null     where to go       a union's index, and on null nothing more
+    ARRAY     start, end                      its NEXT          how many items there are
+    NEXT                                      its first item    a zero after the last item
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Ints, Octets
+from schemas.compiled import compiled
+from schemas.decode_kernel import Integer
+
+END: Final = 0
+LITERAL: Final = 1
+VARINT: Final = 2
+FLOAT: Final = 3
+DOUBLES: Final = 4
+BOOLEAN: Final = 5
+TEXT: Final = 6
+RAW: Final = 7
+DECIMAL: Final = 8
+OPTION: Final = 9
+ARRAY: Final = 10
+NEXT: Final = 11
+
+MOST_VARINT_BYTES: Final = 10
+_STACK_WORDS: Final = 64
+_FRAME_WORDS: Final = 3
+
+
+@compiled()
+def _put_varint(out: Octets, at: Integer, value: Integer) -> Integer:
+    """Write a zigzag varint; where it ends."""
+    rest = (value << 1) ^ (value >> 63)
+    while rest & -128 != 0:
+        out[at] = rest & 127 | 128
+        at += 1
+        rest = (rest >> 7) & 0x01FFFFFFFFFFFFFF
+    out[at] = rest
+    return at + 1
+
+
+@compiled()
+def _put_word(out: Octets, at: Integer, word: Integer) -> None:
+    """Write 8 bytes, lowest first: one store once compiled."""
+    out[at] = word & 255
+    out[at + 1] = (word >> 8) & 255
+    out[at + 2] = (word >> 16) & 255
+    out[at + 3] = (word >> 24) & 255
+    out[at + 4] = (word >> 32) & 255
+    out[at + 5] = (word >> 40) & 255
+    out[at + 6] = (word >> 48) & 255
+    out[at + 7] = (word >> 56) & 255
+
+
+@compiled()
+def _decimal_bytes(value: Integer) -> Integer:
+    """How many bytes a two's-complement number takes."""
+    size = 1
+    while size < 8 and value >> (8 * size - 1) != value >> 63:
+        size += 1
+    return size
+
+
+@compiled(
+    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[:, ::1], const uint8[::1], const int64[::1], "
+    "uint8[::1], int64[::1], int64)"
+)
+def encode(
+    data: Octets,  # what texts point into
+    words: Ints,  # all slots
+    base: Ints,  # (slots,) where each slot's words start in `words`
+    code: NDArray[np.int64],  # (rows, 4) the program
+    literals: Octets,
+    rows: Ints,  # (m,) which rows
+    out: Octets,  # the bytes
+    ends: Ints,  # (m,) where each row ends in `out`
+    first: int,
+) -> int:
+    """Encode rows from `first` on; the number done so far: fewer than m if `out` has no room for the next."""
+    stack = np.empty(_STACK_WORDS, np.int64)
+    at: Integer = ends[first - 1] if first > 0 else 0
+    for row in range(first, len(rows)):
+        index: Integer = rows[row]
+        pc: Integer = 0
+        depth: Integer = 0
+        while True:
+            op = code[pc, 0]
+            slot = code[pc, 1]
+            a = code[pc, 2]
+            size: Integer = MOST_VARINT_BYTES
+            if op == LITERAL:
+                size = code[pc, 3]
+            elif op == DOUBLES:
+                size = 8 * a
+            elif op in (TEXT, RAW):
+                size = words[base[slot + 1] + index] - words[base[slot] + index] + MOST_VARINT_BYTES
+            elif op == DECIMAL:
+                size = a + MOST_VARINT_BYTES
+            if size > len(out) - at:
+                return row
+            if op == LITERAL:
+                for i in range(size):
+                    out[at + i] = literals[a + i]
+                at += size
+                pc += 1
+            elif op == DOUBLES:
+                for i in range(a):
+                    _put_word(out, at, words[base[slot + i] + index])
+                    at += 8
+                pc += 1
+            elif op == VARINT:
+                at = _put_varint(out, at, words[base[slot] + index])
+                pc += 1
+            elif op in (TEXT, RAW):
+                start = words[base[slot] + index]
+                size -= MOST_VARINT_BYTES
+                if op == TEXT:
+                    at = _put_varint(out, at, size)
+                for i in range(size):
+                    out[at + i] = data[start + i]
+                at += size
+                pc += 1
+            elif op == FLOAT:
+                word = words[base[slot] + index]
+                for i in range(4):
+                    out[at + i] = (word >> (8 * i)) & 255
+                at += 4
+                pc += 1
+            elif op == BOOLEAN:
+                out[at] = 1 if words[base[slot] + index] != 0 else 0
+                at += 1
+                pc += 1
+            elif op == OPTION:
+                if words[base[slot] + index] != 0:
+                    out[at] = 2 - 2 * a
+                    pc += 1
+                else:
+                    out[at] = 2 * a
+                    pc = code[pc, 3]
+                at += 1
+            elif op == ARRAY:
+                start = words[base[slot] + index]
+                end = words[base[slot + 1] + index]
+                if end > start:
+                    at = _put_varint(out, at, end - start)
+                stack[depth] = index
+                stack[depth + 1] = start
+                stack[depth + 2] = end
+                depth += _FRAME_WORDS
+                pc = code[pc, 3]
+            elif op == NEXT:
+                start = stack[depth - 2]
+                if start < stack[depth - 1]:
+                    stack[depth - 2] = start + 1
+                    index = start
+                    pc = code[pc, 3]
+                else:
+                    out[at] = 0
+                    at += 1
+                    depth -= _FRAME_WORDS
+                    index = stack[depth]
+                    pc += 1
+            elif op == DECIMAL:
+                word = words[base[slot] + index]
+                size = a
+                if a < 0:
+                    size = _decimal_bytes(word)
+                    at = _put_varint(out, at, size)
+                for i in range(size):
+                    shift = min(8 * (size - 1 - i), 63)
+                    out[at + i] = (word >> shift) & 255
+                at += size
+                pc += 1
+            else:
+                break
+        ends[row] = at
+    return len(rows)
