@@ -16,7 +16,7 @@ class EventColumn:
 
     Attributes:
         name: dotted path of the field.
-        type: of the Avro value, without its null: long, string, array ...
+        type: of the Avro value, without its null: long, string, array, decimal ...
         logical: its logical type.
         nullable: whether a row may be null.
     """
@@ -27,7 +27,7 @@ class EventColumn:
     nullable: bool
 
     def __str__(self) -> str:
-        text = f"{self.type} ({self.logical})" if self.logical else self.type
+        text = f"{self.type} ({self.logical})" if self.logical not in (None, self.type) else self.type
         return f"{text} or null" if self.nullable else text
 
     def describe(self) -> Json:
@@ -58,4 +58,6 @@ def _columns(fields: tuple[Field, ...], above: str, nullable: bool) -> Iterator[
         if isinstance(kind, Record):
             yield from _columns(kind.fields, f"{above}{field.name}.", may_be_null)
         else:
-            yield EventColumn(f"{above}{field.name}", kind.kind, getattr(kind, "logical", None), may_be_null)
+            logical = getattr(kind, "logical", None)
+            # A decimal's column holds its unscaled integers, not the bytes that travel: it is used as neither.
+            yield EventColumn(f"{above}{field.name}", "decimal" if logical == "decimal" else kind.kind, logical, may_be_null)

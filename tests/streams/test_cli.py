@@ -6,8 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +14,16 @@ import pytest
 
 from inference.model_card import ModelCard
 from streams.bound import Bound
-from streams.cli import main
 from streams.load import load_bound
 from tests.inference.small_models import row_sums
+from tests.streams.command_line import Done, Run, payment, runner, written
 from tests.streams.payment import write_pipeline
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def facts(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture
 def millrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs a command line in a folder of its own, without anybody's settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "SCHEMA_REGISTRY_URL", "LOG_LEVEL", "MILLRACE_SETTINGS", "MILLRACE_STATE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["millrace", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return Done(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+    """Runs a command line in a folder of its own."""
+    return runner(tmp_path, monkeypatch, capsys)
 
 
 def with_model(folder: Path, **card: Any) -> tuple[Path, Bound]:
@@ -63,23 +34,6 @@ def with_model(folder: Path, **card: Any) -> tuple[Path, Bound]:
     made = ModelCard(**{**given, "threshold": 100.0, **card})
     onnx.save(row_sums(len(made.feature_names), card=made), folder / "payments.onnx")
     return file, bound
-
-
-def payment(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "payment_id": f"p{number}",
-        "event_time": 1_700_000_000_000 + number * 1_000,
-        "customer_id": f"c{number % 2}",
-        "terminal_id": "t",
-        "amount": float(number),
-        "currency": "EUR",
-        **changes,
-    }
-
-
-def written(file: Path, *events: Any) -> Path:
-    file.write_text("".join((event if isinstance(event, str) else json.dumps(event)) + "\n" for event in events))
-    return file
 
 
 # --- how it ends ---
@@ -155,11 +109,12 @@ def test_two_bad_settings_are_two_lines(millrace: Run, tmp_path: Path) -> None:
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["health.port", "kafka.start"]
 
 
-def test_a_registry_that_does_not_answer_ends_with_75(millrace: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_answer_ends_with_75(millrace: Run, tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody answers there
         taken.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("SCHEMA_REGISTRY_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        done = millrace("send", write_pipeline(tmp_path), written(tmp_path / "e.jsonl", payment(1)))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "m.yaml").write_text(f"registry: {{url: '{url}', client: {{max.retries: 0}}}}")
+        done = millrace("send", write_pipeline(tmp_path), written(tmp_path / "e.jsonl", payment(1)), "--settings", "m.yaml")
     refused(done, 75, "schema registry", "127.0.0.1")
 
 

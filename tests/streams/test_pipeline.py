@@ -47,6 +47,12 @@ MODEL_INPUTS = '("amount", "night", *customer.feature_names)'
         ({}, {"payment_id": "long"}, ["event_id='payment_id'", "is of type long", "wanted string"]),
         ({}, {"customer_id": "double"}, ["key='customer_id'", "is of type double"]),
         ({}, {"amount": "string"}, ["its value 'amount'", "is of type string"]),
+        ({}, {"amount": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}}, ["'amount' is of type decimal"]),
+        (
+            {},
+            {"customer_id": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}},
+            ["key='customer_id' is of type decimal"],
+        ),
         ({MODEL_INPUTS: '("currency",)'}, {}, ["input 'currency'", "is of type string", "wanted a number"]),
         ({'Entity("customer", key="customer_id"': 'Entity("customer", key="night"'}, {}, ["its key 'night' is a derived column"]),
         # names with two meanings
