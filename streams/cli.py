@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,24 +49,31 @@ app.add_typer(dead_letters_app, name="dlq")
 
 def main() -> None:
     """Run the command line; the process ends here."""
-    with _told():
+    with _Told():
         app()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What Millrace raises on purpose is one line and an exit code; anything else is a bug, with its traceback."""
-    try:
-        yield
-    except Refused as error:
-        _complain(error)
-        sys.exit(error.exit_code)
-    except RetryLater as error:
-        _complain(error)
-        sys.exit(DEPENDENCY_DOWN)
-    except MillraceError as error:
-        _complain(error)
-        sys.exit(STOPPED_ITSELF)
+class _Told:
+    """What Millrace raises on purpose is one line and an exit code; anything else is a bug, and shows its traceback first."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, MillraceError):
+            _complain(error)
+            sys.exit(exit_code(error))
+        if isinstance(error, Exception):
+            traceback.print_exception(error)
+            print(f"millrace: stopped by a bug: {type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(BUG)
+
+
+def exit_code(error: MillraceError) -> int:
+    """How the process ends after an error."""
+    if isinstance(error, Refused):
+        return error.exit_code
+    return DEPENDENCY_DOWN if isinstance(error, RetryLater) else STOPPED_ITSELF
 
 
 @contextmanager

@@ -69,8 +69,11 @@ class Extract:
     def _decode(self, batch: Batch) -> Decoded:
         for _ in range(self._retries):
             decoded = self._decoder.decode(batch.raw, batch.absent)
-            if not self._undecided(batch, decoded).any():
+            undecided = self._undecided(batch, decoded)
+            if not undecided.any():
                 return decoded
+            if not all(self._refusals.patient(partition) for partition, rows in batch.partitions() if undecided[rows].any()):
+                break
             self._sleep(RETRY_SECONDS)
         decoded = self._decoder.decode(batch.raw, batch.absent)
         for row in np.flatnonzero(self._undecided(batch, decoded)).tolist():

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from streams.dead_letters import TooManyRefused
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
 from transforms.store import Claim, Store
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 STABLE_SECONDS = 2.0  # how long an open transaction of another worker is waited for before it is ended by name
 ANSWER_SECONDS = 5.0
+NOISY_SCHEMAS = 20
+MOST_REFUSED_SCHEMAS = 150  # the broker takes 4 KiB of metadata with an offset; an id and its offset take up to 24 bytes
 
 
 class Refusals:
@@ -41,10 +44,23 @@ class Refusals:
         """Refused schema ids of a partition, with the offset each is refused from."""
         return self._schemas.get(partition, {})
 
+    def patient(self, partition: int) -> bool:
+        """Whether an unknown schema id is still worth waiting for: after many, they are no schemas but noise."""
+        return len(self._schemas.get(partition, {})) < NOISY_SCHEMAS
+
     def refuse_schema(self, partition: int, schema_id: int, offset: int) -> None:
-        """Refuse a schema id from an offset on."""
+        """Refuse a schema id from an offset on.
+
+        Raises:
+            TooManyRefused: there are more than the metadata of an offset can carry.
+        """
         known = self._schemas.get(partition, {})
         self._schemas[partition] = {schema_id: offset, **known}
+        if len(self._schemas[partition]) > MOST_REFUSED_SCHEMAS:
+            raise TooManyRefused(
+                f"partition {partition}: more than {MOST_REFUSED_SCHEMAS} schema ids are not in the registry; "
+                "wanted a registry that knows the producers' schemas, or producers that write the framing the pipeline declares"
+            )
         if schema_id not in known:
             log.warning("schema_refused schema_id=%d partition=%d from_offset=%d", schema_id, partition, offset)
 

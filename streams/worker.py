@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeVar
 
-from inference.model_card import bind as bind_model
 from inference.load_model import load_model
+from inference.model_card import bind as bind_model
 from schemas.codec import Encoder
 from schemas.compiled import cold_kernels, warm_up
 from schemas.errors import RetryLater, SchemaError, SettingsError
