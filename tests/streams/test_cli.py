@@ -13,8 +13,11 @@ import onnx
 import pytest
 
 from inference.model_card import ModelCard
+from schemas.errors import MillraceError, Refused, RetryLater, StateError, StoreDown, TooManyRecords
 from streams.bound import Bound
+from streams.cli import app, exit_code
 from streams.load import load_bound
+from streams.settings import Settings
 from tests.inference.small_models import row_sums
 from tests.streams.command_line import Done, Run, payment, runner, written
 from tests.streams.payment import write_pipeline
@@ -141,6 +144,31 @@ def test_a_reader_who_has_enough_is_no_fault(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, (tmp_path / "err").read_text()
     assert json.loads(done.stdout)["event_id"] == "p0"
+
+
+def test_a_bug_in_a_users_function_shows_its_traceback_and_ends_with_70(millrace: Run, tmp_path: Path) -> None:
+    body = 'return columns["event_time"] % days(1) // hours(1) <= 6'
+    file = write_pipeline(tmp_path, {body: 'return columns["event_time"] / (columns["amount"] != 2)'})
+    done = millrace("dry-run", file, written(tmp_path / "e.jsonl", payment(1), payment(2)), "--constant", "0.5")
+    assert done.code == 70
+    assert done.out == ""
+    assert "Traceback" in done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith("millrace: stopped by a bug: DerivedFault: derived column 'night'")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreDown("redis is away"), 75),
+        (RetryLater("later"), 75),
+        (TooManyRecords("c1"), 20),
+        (StateError("ahead"), 15),
+        (Refused("no"), 2),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(error: MillraceError, code: int) -> None:
+    assert exit_code(error) == code
 
 
 # --- facts ---
@@ -276,3 +304,39 @@ def test_a_dry_run_of_nothing_but_broken_lines_refuses_them_all(millrace: Run, t
     done = millrace("dry-run", write_pipeline(tmp_path), written(tmp_path / "e.jsonl", "{", "{"), "--constant", "0.5")
     assert (done.code, done.out) == (0, "")
     assert json.loads(done.err.splitlines()[-1])["refused"] == 2
+
+
+# --- documentation ---
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    page = (DOCS / "cli.md").read_text()
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert f"## millrace {group.name} {command.name}" in page
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        assert f"## millrace {name}" in page
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (DOCS / "cli.md").read_text()
+    kinds: list[type[Refused]] = [Refused, *Refused.__subclasses__()]
+    for kind in kinds:
+        assert f"| {kind.exit_code} |" in page, kind
+    for code in (0, 20, 70, 75, 130):
+        assert f"| {code} |" in page
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    lines = (DOCS / "settings.md").read_text().splitlines()
+    for section, field in Settings.model_fields.items():
+        for name, setting in field.annotation.model_fields.items():  # type: ignore[union-attr]
+            (line,) = [line for line in lines if line.startswith(f"| `{section}.{name}` |")]
+            default = setting.get_default()
+            if isinstance(default, bool | int | float | str):
+                assert f"`{str(default).lower() if isinstance(default, bool) else default}`" in line
