@@ -7,7 +7,6 @@ settings, its data and its log. A process is ours if it has the recorded pid and
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -200,8 +199,3 @@ def _await(name: str, folder: Path, port: int | None, say: Say, *, fresh: bool) 
 def _end(folder: Path, budget_seconds: float) -> bool:
     service = recall(folder)
     return service is not None and service.end(folder, budget_seconds)
-
-
-def default_state_dir() -> Path:
-    """MILLRACE_STATE_DIR, else ``.millrace`` in the working directory."""
-    return Path(os.environ.get("MILLRACE_STATE_DIR") or STATE_DIR)
