@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 START_SECONDS = 20.0
 
@@ -63,7 +65,7 @@ class RedisServer:
 
     def ask(self, *command: Any) -> Any:
         """Send one command on a connection of its own."""
-        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+        with redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0)) as client:
             return client.execute_command(*command)
 
     def signal(self, number: signal.Signals) -> None:

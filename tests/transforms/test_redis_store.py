@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -133,6 +133,20 @@ def test_a_reconnected_owner_does_not_write_over_the_next_one(
         see_through(store, (whole("customer", {1: b"zombie"}),), 200)
     assert fence(server, namespace) == b"300"
     assert blocks(second, "0", "customer", 1) == [b"theirs"]
+
+
+def test_an_owner_that_gave_a_connection_up_is_fenced_on_the_next(namespace: str) -> None:
+    with running() as slow:
+        store = begin(RedisStore(slow.url, namespace, answer_timeout_seconds=0.1))
+        with slow.held_still(), pytest.raises(StoreDown):
+            blocks(store, "0", "customer", 1)
+        second = begin(RedisStore(slow.url, namespace))
+        with pytest.raises(FenceLost, match="another owner"):
+            see_through(store, (whole("customer", {1: b"zombie"}),), 200)
+        assert blocks(second, "0", "customer", 1) == [b"at 5"]
+        assert fence(slow, namespace) == b"5"
+        store.close()
+        second.close()
 
 
 def test_writes_of_one_shard_do_not_end_the_fence_of_another(
@@ -296,6 +310,19 @@ def test_a_drop_cut_short_is_finished_by_the_next_claim(server: RedisServer, nam
     assert second.claim("0", {}) == Claim(None, {})
     assert server.ask("KEYS", f"*{namespace}*customer*") == []
     assert open_store().claim("0", {}) == Claim(None, {})
+
+
+def test_a_drop_still_under_way_deletes_nothing_of_the_next_owners(
+    server: RedisServer, namespace: str, proxy: CuttingProxy, open_store: Open
+) -> None:
+    store = begin(open_store(proxy.url))
+    proxy.hold(b"UNLINK\r\n")
+    with pytest.raises((StoreDown, FenceLost)):
+        store.drop("0")
+    second = begin(open_store())
+    proxy.let_go(FENCE_READ)
+    assert NOTHING_EXECUTED in proxy.late_answers[0]
+    assert blocks(second, "0", "customer", 1) == [b"at 5"]
 
 
 # --- a server that refuses ---
@@ -470,19 +497,6 @@ def test_fifty_thousand_writes_with_their_answers_pass_at_once(server: RedisServ
         assert found[row] == stretches[row] + stretches[count - 1 - row]
 
 
-def test_a_proxy_that_takes_no_more_commands_until_its_answers_are_taken_does_not_stop_a_large_write(
-    server: RedisServer, proxy: CuttingProxy, open_store: Open
-) -> None:
-    # The proxy is one thread: while it waits for us to take answers it takes nothing from us.
-    store = open_store(proxy.url, answer_timeout_seconds=20.0)
-    store.claim("0", {})
-    count = 200_000
-    at = np.zeros(count, np.int64)
-    change = Writes("customer", np.repeat(keys_of(1), count, axis=0), at, PackedBytes(np.zeros(8, np.uint8), at, at + 8))
-    store.write("0", (change, whole("customer", {2: b"the last"})), 1)
-    assert blocks(store, "0", "customer", 2) == [b"the last"]
-
-
 # --- what the server must be ---
 
 
@@ -521,22 +535,14 @@ def test_a_user_without_transactions_is_refused(server: RedisServer, open_store:
 
 
 def test_forgetting_a_shard_does_not_wait_for_a_call_under_way() -> None:
-    with running() as slow:
-        store = begin(RedisStore(slow.url, "n", answer_timeout_seconds=3.0))
-        failures: list[Exception] = []
-
-        def read() -> None:
-            try:
-                blocks(store, "0", "customer", 1)
-            except StoreDown as error:
-                failures.append(error)
-
+    with running() as slow, ThreadPoolExecutor(1) as pool:
+        store = begin(RedisStore(slow.url, "n", answer_timeout_seconds=1.0))
         with slow.held_still():
-            reader = threading.Thread(target=read)
-            reader.start()
-            begun = time.monotonic()
+            reading = pool.submit(blocks, store, "0", "customer", 1)
+            while not reading.running():
+                time.sleep(0.001)
             store.forget("0")
-            assert time.monotonic() - begun < 2
-            reader.join()
-        assert failures or not reader.is_alive()
+            assert reading.running()
+            with pytest.raises((StoreDown, FenceLost)):
+                reading.result()
         store.close()
