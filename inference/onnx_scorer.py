@@ -153,7 +153,7 @@ def open_session(model: bytes, where: str, provider: str = CPU) -> ort.Inference
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors come as exceptions; the runtime's own lines would only repeat them on stderr
+    options.log_severity_level = 4  # errors come as exceptions; the runtime's own lines would only repeat them on stderr
     try:
         return ort.InferenceSession(model, options, providers=[provider])
     except FAULTS as error:

@@ -111,18 +111,19 @@ def test_every_amount_above_the_limit_is_a_fraud(months: Payments) -> None:
     assert np.count_nonzero(months.scenario == LARGE_AMOUNT) > 20
 
 
-def test_a_compromised_terminal_is_so_for_twenty_eight_days_in_every_payment(months: Payments) -> None:
-    day = (months.event_ms - MONDAY_MS) // DAY_MS
-    terminals = np.unique(months.terminal[months.scenario == COMPROMISED_TERMINAL])
-    spells = 0
-    for terminal in terminals.tolist():
-        here = months.terminal == terminal
-        frauds = np.unique(day[here & (months.scenario == COMPROMISED_TERMINAL)])
-        if frauds[0] > 0 and frauds[-1] < 59 and np.ptp(frauds) < 28:
-            during = here & (day >= frauds[0]) & (day <= frauds[-1])
-            assert np.isin(months.scenario[during], [COMPROMISED_TERMINAL, COMPROMISED_CARD]).all()
-            spells += 1
-    assert spells >= 5
+def test_on_a_compromised_terminal_every_payment_is_a_fraud_and_elsewhere_none_of_its_kind(months: Payments) -> None:
+    lost = np.array([WORLD._lost(simulate._TERMINALS_LOST, day) for day in range(60)])
+    there = lost[(months.event_ms - MONDAY_MS) // DAY_MS, months.terminal]
+    assert np.isin(months.scenario[there], [COMPROMISED_TERMINAL, COMPROMISED_CARD]).all()
+    assert (months.scenario[~there] != COMPROMISED_TERMINAL).all()
+
+
+@pytest.mark.parametrize(("kind", "days"), [(simulate._TERMINALS_LOST, 28), (simulate._CARDS_LOST, 14)])
+def test_what_is_compromised_stays_so_for_its_number_of_days(kind: int, days: int) -> None:
+    lost = np.array([WORLD._lost(kind, day) for day in range(6 * days)])
+    runs = [len(run) for each in lost.T[lost.any(axis=0)] for run in "".join("x" if on else " " for on in each).split()]
+    assert max(set(runs), key=runs.count) == days
+    assert runs.count(days) > len(runs) / 2  # the rest is cut off at an end, or two in one
 
 
 def test_a_third_of_a_compromised_card_s_payments_are_frauds_of_five_times_the_amount(months: Payments) -> None:
@@ -136,14 +137,6 @@ def test_a_third_of_a_compromised_card_s_payments_are_frauds_of_five_times_the_a
     usual = (habits.shape * habits.scale_cents)[months.customer]
     assert 4.6 < months.amount_cents[stolen].sum() / usual[stolen].sum() < 5.4
     assert (months.amount_cents[stolen] % 5 == 0).all()
-
-
-def test_a_card_is_compromised_for_fourteen_days() -> None:
-    lost = np.array([WORLD._lost(simulate._CARDS_LOST, day) for day in range(60)])
-    spells = [run for card in lost.T[lost.any(axis=0)] for run in "".join("x" if on else " " for on in card).split()]
-    inner = [len(run) for run in spells]
-    assert max(inner.count(length) for length in set(inner)) == inner.count(14)
-    assert inner.count(14) > len(inner) / 3  # the rest is cut by the edges, or two spells in one
 
 
 def test_the_scenarios_have_their_shares(months: Payments) -> None:
