@@ -97,6 +97,16 @@ def test_a_late_event_on_a_grid_sees_what_is_already_known_of_its_cell() -> None
     assert features.tolist() == [[1.0, 120.0], [2.0, 180.0], [3.0, 180.0]]
 
 
+def test_of_events_at_one_time_the_last_is_the_one_that_came_last_even_if_it_came_late() -> None:
+    #   5      7      9
+    #   50            90
+    #   55                    late, at the same time as 50
+    #          x              late: the newest it sees is 55
+    entity = Entity("e", "key", (Window(10, include_self=False),), (Last(units),), lateness_ms=10)
+    features, _ = play([Event(1, 5, 50), Event(1, 9, 90), Event(1, 5, 55), Event(1, 7, 70)], (entity,), ())
+    assert features[:, 0].tolist() == [0.0, 50.0, 50.0, 55.0]
+
+
 def test_lateness_is_measured_against_the_key_itself_and_no_other() -> None:
     entity = Entity("e", "key", (Window(10),), (Count(),))
     _, timing = play([Event(1, 100, 1), Event(2, 50, 1), Event(2, 49, 1)], (entity,), ())
