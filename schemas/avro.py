@@ -20,7 +20,6 @@ from fastavro.schema import SchemaParseException, UnknownType, parse_schema, to_
 from schemas.errors import SchemaError
 from schemas.features import Json, fingerprint
 
-
 # All that fastavro is known to raise at bytes it can't read or resolve; it has no class of its own for them.
 _FASTAVRO_REFUSES = (SchemaResolutionError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
@@ -285,7 +284,8 @@ def _read_record(node: Any, named: dict[str, AvroType]) -> Record:
     name = node["name"]
     named[name] = Recursion(name)
     fields = tuple(
-        Field(f["name"], _read(f["type"], named), f.get("default", ABSENT), tuple(f.get("aliases", ())), f.get("doc", "")) for f in node["fields"]
+        Field(each["name"], _read(each["type"], named), each.get("default", ABSENT), tuple(each.get("aliases", ())), each.get("doc", ""))
+        for each in node["fields"]
     )
     named[name] = record = Record(name, fields, tuple(node.get("aliases", ())))
     return record

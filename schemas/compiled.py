@@ -7,8 +7,9 @@ A kernel is a Python function with a signature:
 
 ``const`` before an array type admits read-only arrays (what `numpy.frombuffer` gives) beside writable ones. Declaring a kernel
 neither imports numba nor compiles; the first call does both, or finds the machine code in the cache: the first writable one of
-`NUMBA_CACHE_DIR`, ``millrace/kernels`` in the user's cache folder, and one in the system's temporary folder. A kernel's cache is stale when its own file changes, when a
-kernel it calls does, or when a number it takes from another module does. With ``NUMBA_DISABLE_JIT=1`` kernels run as Python.
+`NUMBA_CACHE_DIR`, ``millrace/kernels`` in the user's cache folder, and one in the system's temporary folder. A kernel's cache is
+stale when its own file changes, when a kernel it calls does, or when a number it takes from another module by name does. With
+``NUMBA_DISABLE_JIT=1`` kernels run as Python.
 """
 
 from __future__ import annotations

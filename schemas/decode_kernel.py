@@ -215,7 +215,7 @@ def decode(
             b = code[pc, 3]
             place = base[slot] + (index if slot > 1 else 0)
             start = at
-            if op == TEXT or op == BYTES:
+            if op in (TEXT, BYTES):
                 size, at = _varint(data, at, end)
                 if at < 0:
                     reject = -at
@@ -415,7 +415,7 @@ def decode(
                 pc = a
             elif op == REFUSE:
                 reject = a
-            elif op == START or op == STOP:
+            elif op in (START, STOP):
                 words[place] = at
                 pc += 1
             elif op == CALL:

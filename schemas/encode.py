@@ -7,9 +7,11 @@ import numpy as np
 from schemas.avro import AvroSchema
 from schemas.columns import Columns, Ints, PackedBytes
 from schemas.decode import Framing
-from schemas.encode_kernel import encode
+from schemas.encode_kernel import encode, straight_bytes
 from schemas.encode_program import EncodeProgram
 from schemas.errors import SchemaError
+
+_MOST_CONSTANTS = 1_000
 
 
 class Encoder:
@@ -33,6 +35,7 @@ class Encoder:
             raise SchemaError(f"schema id {schema_id} does not fit the four bytes it has in a framed value")
         self.schema = schema
         self._header = b"\0" + schema_id.to_bytes(4, "big") if framing == "confluent" else b""
+        self._constants: dict[tuple[str, type, object], bytes] = {}
         self._bytes_a_row = 64.0  # learned: how much room a batch will need
 
     def encode(self, columns: Columns, rows: Ints | None = None) -> PackedBytes:
@@ -53,7 +56,9 @@ class Encoder:
                 raise IndexError(f"rows {rows.min()} to {rows.max()} of {n}")
             chosen = np.zeros(n, np.bool_)
             chosen[rows] = True
-        program = EncodeProgram(self.schema.named, chosen)
+        if len(self._constants) > _MOST_CONSTANTS:
+            self._constants.clear()
+        program = EncodeProgram(self.schema.named, chosen, self._constants)
         program.literal(self._header)
         program.add(self.schema.root, columns, "", chosen)
         return self._run(program, np.ascontiguousarray(rows, np.int64))
@@ -62,8 +67,9 @@ class Encoder:
         code, words, base, literals, data = program.finish()
         out = np.empty(int(self._bytes_a_row * 1.1 * len(rows)) + 256, np.uint8)
         ends = np.zeros(len(rows), np.int64)
+        most = straight_bytes(code)
         done = 0
-        while (done := encode(data, words, base, code, literals, rows, out, ends, done)) < len(rows):
+        while (done := encode(data, words, base, code, literals, rows, out, ends, most, done)) < len(rows):
             more = np.empty(2 * len(out), np.uint8)
             more[: len(out)] = out
             out = more

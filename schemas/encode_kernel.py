@@ -81,9 +81,15 @@ def _decimal_bytes(value: Integer) -> Integer:
     return size
 
 
+def straight_bytes(code: NDArray[np.int64]) -> int:
+    """The most that one pass through a program can put out, texts aside."""
+    sizes = {LITERAL: code[:, 3], DOUBLES: 8 * code[:, 2], DECIMAL: MOST_VARINT_BYTES + np.maximum(code[:, 2], 0)}
+    return int(sum(np.where(code[:, 0] == op, sizes.get(op, np.int64(MOST_VARINT_BYTES)), 0).sum() for op in range(NEXT + 1)))
+
+
 @compiled(
     "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[:, ::1], const uint8[::1], const int64[::1], "
-    "uint8[::1], int64[::1], int64)"
+    "uint8[::1], int64[::1], int64, int64)"
 )
 def encode(
     data: Octets,  # what texts point into
@@ -94,6 +100,7 @@ def encode(
     rows: Ints,  # (m,) which rows
     out: Octets,  # the bytes
     ends: Ints,  # (m,) where each row ends in `out`
+    most_bytes: int,  # that one pass through the program can put out, texts aside
     first: int,
 ) -> int:
     """Encode rows from `first` on; the number done so far: fewer than m if `out` has no room for the next."""
@@ -103,25 +110,16 @@ def encode(
         index: Integer = rows[row]
         pc: Integer = 0
         depth: Integer = 0
+        if most_bytes > len(out) - at:
+            return row
         while True:
             op = code[pc, 0]
             slot = code[pc, 1]
             a = code[pc, 2]
-            size: Integer = MOST_VARINT_BYTES
             if op == LITERAL:
-                size = code[pc, 3]
-            elif op == DOUBLES:
-                size = 8 * a
-            elif op in (TEXT, RAW):
-                size = words[base[slot + 1] + index] - words[base[slot] + index] + MOST_VARINT_BYTES
-            elif op == DECIMAL:
-                size = a + MOST_VARINT_BYTES
-            if size > len(out) - at:
-                return row
-            if op == LITERAL:
-                for i in range(size):
+                for i in range(code[pc, 3]):
                     out[at + i] = literals[a + i]
-                at += size
+                at += code[pc, 3]
                 pc += 1
             elif op == DOUBLES:
                 for i in range(a):
@@ -133,7 +131,9 @@ def encode(
                 pc += 1
             elif op in (TEXT, RAW):
                 start = words[base[slot] + index]
-                size -= MOST_VARINT_BYTES
+                size: Integer = words[base[slot + 1] + index] - start
+                if size + most_bytes > len(out) - at:
+                    return row
                 if op == TEXT:
                     at = _put_varint(out, at, size)
                 for i in range(size):
@@ -170,6 +170,8 @@ def encode(
                 pc = code[pc, 3]
             elif op == NEXT:
                 start = stack[depth - 2]
+                if most_bytes > len(out) - at:
+                    return row
                 if start < stack[depth - 1]:
                     stack[depth - 2] = start + 1
                     index = start

@@ -25,10 +25,12 @@ class EncodeProgram:
     Attributes:
         named: the schema's named types.
         chosen: shape (n,), which rows are going to be encoded; the others may hold anything.
+        constants: bytes of constants met in earlier batches, by path and value.
     """
 
     named: Mapping[str, AvroType]
     chosen: Mask
+    constants: dict[tuple[str, type, object], bytes] = field(default_factory=dict)
     code: list[list[int]] = field(default_factory=list)
     words: list[NDArray[Any]] = field(default_factory=list)
     literals: bytearray = field(default_factory=bytearray)
@@ -80,7 +82,10 @@ class EncodeProgram:
 
     def _value(self, kind: AvroType, column: Column, path: str, chosen: Mask) -> None:
         if isinstance(column, Constant):
-            self.literal(_constant(kind, column, path))
+            known = (path, type(column.value), column.value)
+            if known not in self.constants:
+                self.constants[known] = _constant(kind, column, path)
+            self.literal(self.constants[known])
         elif isinstance(kind, Array | Map):
             self._array(kind, column, path, chosen)
         elif is_small_decimal(kind):
@@ -268,7 +273,7 @@ def encode_columns(program: EncodeProgram, kind: AvroType, columns: Columns, pat
     program.add(kind, columns, path, program.chosen)
     code, words, base, literals, data = program.finish()
     out, ends = np.empty(len(literals) + len(data) + 64 * len(code), np.uint8), np.zeros(1, np.int64)
-    op.encode(data, words, base, code, literals, np.zeros(1, np.int64), out, ends, 0)
+    op.encode(data, words, base, code, literals, np.zeros(1, np.int64), out, ends, 0, 0)
     return out[: ends[0]].tobytes()
 
 

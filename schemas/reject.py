@@ -1,8 +1,8 @@
 """Why a row can't be used, as one octet a row.
 
-    0          usable
-    1 .. 127   refused by a part of Millrace: `Reject`
-    128 ..     refused by the pipeline's rule number ``code - 128``
+0          usable
+1 .. 127   refused by a part of Millrace: `Reject`
+128 ..     refused by the pipeline's rule number ``code - 128``
 """
 
 from __future__ import annotations

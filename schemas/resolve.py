@@ -2,7 +2,8 @@
 
 Fields are matched by name, or by a reader's alias; the writer's others are read and dropped; the reader's others take their default.
 int, long and float widen, string and bytes stand for each other, enums go by symbol. Named types match by their names without
-namespace, or by an alias. Beyond the specification, units are not mixed up: a timestamp in other units, or a decimal of another scale, is refused.
+namespace, or by an alias. Beyond the specification, units are not mixed up: a timestamp in other units, or a decimal of another scale,
+is refused.
 """
 
 from __future__ import annotations
@@ -17,8 +18,22 @@ from schemas.layout import Group, Leaf, List, Node, Opaque, Option, items_of
 from schemas.program import Assembler
 from schemas.reject import Reject
 
-_WIDENS = {"int": ("long", "float", "double"), "long": ("float", "double"), "float": ("double",), "string": ("bytes",), "bytes": ("string",)}
-_PLAIN = {"boolean": op.BOOLEAN, "int": op.INT, "long": op.LONG, "float": op.FLOAT, "double": op.DOUBLE, "string": op.TEXT, "bytes": op.BYTES}
+_WIDENS = {
+    "int": ("long", "float", "double"),
+    "long": ("float", "double"),
+    "float": ("double",),
+    "string": ("bytes",),
+    "bytes": ("string",),
+}
+_PLAIN = {
+    "boolean": op.BOOLEAN,
+    "int": op.INT,
+    "long": op.LONG,
+    "float": op.FLOAT,
+    "double": op.DOUBLE,
+    "string": op.TEXT,
+    "bytes": op.BYTES,
+}
 _TIMES = ("timestamp-", "local-timestamp-", "time-", "date")
 
 
@@ -166,7 +181,7 @@ class Resolver:
         self._check_units(writer, reader)
         if isinstance(writer, Enum) and isinstance(reader, Enum) and _same_name(writer, reader):
             self._enum(writer, reader, node.slot)
-        elif isinstance(writer, Fixed) and isinstance(reader, Fixed) and _same_name(writer, reader) and writer.size_bytes == reader.size_bytes:
+        elif isinstance(writer, Fixed) and isinstance(reader, Fixed) and _same_fixed(writer, reader):
             self._out.emit(op.DECIMAL if node.kind == "decimal" else op.FIXED, node.slot, writer.size_bytes)
         elif isinstance(writer, Primitive) and isinstance(reader, Primitive):
             self._primitive(writer, reader, node)
@@ -254,6 +269,10 @@ def least_bytes(kind: AvroType) -> int:
 def _same_name(writer: Record | Enum | Fixed, reader: Record | Enum | Fixed) -> bool:
     short = writer.name.rpartition(".")[2]
     return short == reader.name.rpartition(".")[2] or writer.name in reader.aliases or short in reader.aliases
+
+
+def _same_fixed(writer: Fixed, reader: Fixed) -> bool:
+    return _same_name(writer, reader) and writer.size_bytes == reader.size_bytes
 
 
 def _described(kind: AvroType) -> str:

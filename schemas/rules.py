@@ -8,6 +8,7 @@ A null breaks each of these; `Rule.explain` says that it was a null.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -84,7 +85,8 @@ def one_of(column: str, values: Sequence[Value]) -> Rule:
         return _where_valid(columns[column], lambda given: _among(given, wanted, column))
 
     listed = ", ".join(map(str, wanted))
-    return Rule(f"{_word(column)}_one_of", holds, f"one of {listed}", (column,), definition=["one_of", column, [_json(value) for value in wanted]])
+    definition: Json = ["one_of", column, [_json(value) for value in wanted]]
+    return Rule(f"{_word(column)}_one_of", holds, f"one of {listed}", (column,), definition=definition)
 
 
 def present(column: str) -> Rule:
@@ -196,7 +198,9 @@ def _word(column: str) -> str:
 
 
 def _json(value: Value) -> Json:
-    return {"bytes": value.hex()} if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _shape(value: object) -> str:
