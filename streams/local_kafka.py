@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import LocalServiceError
-from streams.kafka import Consumer, KafkaException, TopicPartition, admin, cause, plain_consumer, transactional_producer
+from streams.kafka import Consumer, KafkaException, TopicPartition, admin, plain_consumer, transactional_producer
 from streams.kafka_jars import find_java, kafka_jars
 from streams.local_process import Service, await_listening, choose_port, recall, start
 from streams.settings import KafkaSettings
@@ -169,8 +169,9 @@ def _coordinated(reader: Consumer, deadline: float) -> bool:
     """Whether the group's coordinator tells offsets; it refuses while it loads."""
     try:
         reader.committed([TopicPartition("__consumer_offsets", 0)], max(deadline - time.monotonic(), 0.1))
-    except KafkaException as error:
-        if not cause(error).retriable() or time.monotonic() > deadline:
+    except KafkaException:
+        # Whatever it is (the client calls few of these errors retriable), the coordinator isn't there yet.
+        if time.monotonic() > deadline:
             raise
         return False
     return True
