@@ -205,8 +205,6 @@ class DeadLetterSettings(Section):
     """The worker stops when more than this share of the last records was refused; 1 = never."""
     halt_window_records: int = Field(default=10_000, ge=1)
     """How many records that share is taken over; fewer never stop the worker."""
-    headers: bool = True
-    """Whether letters carry headers that say where and why."""
 
 
 class HealthSettings(Section):

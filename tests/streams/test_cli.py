@@ -273,7 +273,7 @@ def test_a_dry_run_scores_every_good_event_and_says_why_it_refused_the_others(mi
 
 def test_a_dry_run_is_the_same_however_its_batches_are_cut(millrace: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _ = with_model(tmp_path)
-    events = written(tmp_path / "e.jsonl", *(payment(n, customer_id=f"c{n % 5}", amount=n % 7 + 0.25) for n in range(300)))
+    events = written(tmp_path / "e.jsonl", *(payment(n, customer_id=f"c{n % 40}", amount=n % 7 + 0.25) for n in range(300)))
     whole = millrace("dry-run", file, events).out
     monkeypatch.setenv("MILLRACE_WORKER__BATCH_RECORDS", "7")
     monkeypatch.setenv("MILLRACE_WORKER__MAX_KEYS", "2")
