@@ -152,7 +152,7 @@ class ConfluentRegistry:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Tell "does not answer" from "answers no"."""
-        import httpx
+        import httpx2 as httpx  # what the client itself prefers: another httpx has other errors
         from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
         try:
