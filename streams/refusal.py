@@ -32,5 +32,5 @@ def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[Rec
         words = WORDS[Reject(code)].format(key=bound.key, size=size, schema_id=schema_id)
     else:
         found = decoder.explain(None if batch.absent[row] else batch.raw[row])
-        words = found.detail if found else label(code)
+        words = found.detail
     return RecordError(label(code, names), words), stage(code)
