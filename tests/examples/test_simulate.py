@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from examples.card_fraud.simulate import (
     Simulator,
     due_seconds,
 )
+from schemas.avro import load_schema
+from schemas.codec import Decoder, Encoder
 from schemas.columns import Constant, PackedBytes
 
 WORLD = Simulator(seed=3, customers=2_000, terminals=3_000)
@@ -186,3 +189,21 @@ def test_the_speed_up_for_a_rate_gives_that_rate_over_whole_days() -> None:
     seconds = 10 * DAY_MS / 1000 / WORLD.speed_up(5_000)
     assert due[-1] < seconds
     assert abs(len(payments) / seconds - 5_000) < 150
+
+
+def test_payments_survive_avro() -> None:
+    schema = load_schema(Path(simulate.__file__).with_name("schemas") / "1-payments-value.avsc")
+    columns = Simulator(seed=1, customers=50, terminals=40).days(3, 2).columns()
+    decoded = Decoder(schema, "bare", None).decode(Encoder(schema, "bare").encode(columns))
+    assert not decoded.rejected.any()
+    assert list(decoded.columns) == list(columns)
+    for name in ("event_time", "amount"):
+        np.testing.assert_array_equal(np.asarray(decoded.columns[name]), np.asarray(columns[name]))
+    for name in ("payment_id", "customer_id", "terminal_id"):
+        read, written = decoded.columns[name], columns[name]
+        assert isinstance(read, PackedBytes)
+        assert isinstance(written, PackedBytes)
+        assert list(read) == list(written)
+    currency = decoded.columns["currency"]
+    assert isinstance(currency, PackedBytes)
+    assert currency.equals("EUR").all()

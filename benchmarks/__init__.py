@@ -1,0 +1,1 @@
+"""What things cost: each bench asserts its answer before it prints a number."""
