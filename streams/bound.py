@@ -13,22 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from schemas.avro import AvroSchema, load_schema
-from schemas.columns import Column, Columns, Constant, Ints, Mask, Nullable, PackedBytes
+from schemas.columns import Column, Constant, Ints, Nullable
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
 from schemas.reject import MOST_RULES
-from schemas.rules import Rule, in_range, present
+from schemas.rules import Rule
 from streams.event_columns import EventColumn, event_columns
+from streams.implicit_rules import implicit_rules
 from streams.pipeline import Model, Pipeline, Topic, repeated
 from streams.suggestion import did_you_mean
 from transforms.aggregate import column_of
 from transforms.derive import Derived
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
-
-YEAR_1_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
-YEAR_9999_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
-LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 _KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")
 _TEXT_TYPES = ("string", "bytes", "enum", "int", "long")
@@ -174,7 +171,7 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     for entity in pipeline.entities:
         check.entity(entity)
     features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
-    rules = (*_implicit_rules(pipeline, columns, event_time), *pipeline.rules)
+    rules = (*implicit_rules(pipeline, columns, event_time.column), *pipeline.rules)
     twice = repeated(rule.name for rule in rules)
     if twice:
         raise DefinitionError(f"pipeline {pipeline.name!r}: two rules are named {twice!r}; rename yours")
@@ -274,66 +271,10 @@ class _Names:
         return Feature(name, name, {"field": column.describe()})
 
 
-def _implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event_time: EventTime) -> tuple[Rule, ...]:
-    """What an event must be for the pipeline to work at all, each rule under a name that no rule of the user's gets by itself."""
-    event_id = _given(pipeline.input.event_id)
-    keys = dict.fromkeys((event_id, *(name for entity in pipeline.entities for name in entity.key_columns)))
-    times = in_range(event_time.column, YEAR_1_MS, YEAR_9999_MS)
-    amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))
-    twice = repeated(amount.column for amount in amounts)
-    if twice:
-        raise DefinitionError(
-            f"pipeline {pipeline.name!r}: {twice!r} is declared as two different FixedPoints; wanted one for all aggregates"
-        )
-    counted = [amount.column for amount in amounts]
-    return (
-        *(_given_rule(columns[name]) for name in keys),
-        replace(present(event_time.column), name=f"{_word(event_time.column)}_given"),
-        replace(
-            times, name=f"{_word(event_time.column)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"
-        ),
-        *(replace(rule, name=f"countable_{rule.name}") for amount in amounts for rule in amount.rules()),
-        *(rule for name in pipeline.model.inputs if name in columns and name not in counted for rule in _input_rules(columns[name])),
-    )
-
-
-def _given_rule(column: EventColumn) -> Rule:
-    """What tells one thing from another is there: neither null nor empty."""
-    name = f"{_word(column.name)}_given"
-    if column.type not in ("string", "bytes"):
-        return replace(present(column.name), name=name)
-
-    def holds(columns: Columns) -> Mask:
-        return _not_empty(columns[column.name])
-
-    return Rule(name, holds, "a value that is not empty", (column.name,), definition=["not_empty", column.name])
-
-
-def _not_empty(column: Column) -> Mask:
-    if isinstance(column, Nullable):
-        return _not_empty(column.values) & column.valid
-    if isinstance(column, Constant):
-        return np.full(column.rows, bool(column.value))
-    assert isinstance(column, PackedBytes)
-    return np.greater(column.ends, column.starts)
-
-
-def _input_rules(column: EventColumn) -> list[Rule]:
-    """The model is given a finite number in every row."""
-    if column.type in ("float", "double"):
-        finite = in_range(column.name, -LARGEST_FLOAT32, LARGEST_FLOAT32)
-        return [replace(finite, name=f"{_word(column.name)}_finite", wanted="a finite number, as float32")]
-    return [replace(present(column.name), name=f"{_word(column.name)}_given")] if column.nullable else []
-
-
 def _origins(columns: Iterable[str], fields: Mapping[str, EventColumn], derived: Iterable[Derived]) -> dict[str, Json]:
     """Where columns come from: fields of which type, functions of which version."""
     made = {each.name: each.describe() for each in derived}
     return {name: fields[name].describe() if name in fields else made[name] for name in columns}
-
-
-def _word(column: str | None) -> str:
-    return _given(column).replace(".", "_")
 
 
 def _given(value: str | None) -> str:

@@ -10,7 +10,7 @@ Every setting that decides whether records are taken or kept is set explicitly, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import TopicError
@@ -54,33 +54,18 @@ def planned_topics(bound: Bound, partitions: int) -> tuple[TopicPlan, TopicPlan,
     scattered = entities_scattered_by(bound, partitions)
     if scattered:
         raise TopicError(_scattered(bound, scattered, partitions))
-    kept = {"cleanup.policy": "delete"}
+
+    def settings(record_bytes: int, retention_ms: int) -> dict[str, str]:
+        return {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(record_bytes)}
+
     any_time = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": ANY_MS, "message.timestamp.after.max.ms": ANY_MS}
-    letter_bytes = INPUT_RECORD_BYTES + HEADER_ROOM_BYTES
+    events = settings(INPUT_RECORD_BYTES, bound.retention_ms + SPARE_MS) | {"message.timestamp.type": "LogAppendTime"}
+    scores = settings(OUTPUT_RECORD_BYTES, FOREVER_MS) | any_time
+    letters = settings(INPUT_RECORD_BYTES + HEADER_ROOM_BYTES, FOREVER_MS) | any_time
     return (
-        TopicPlan(
-            "input",
-            bound.input.name,
-            partitions,
-            kept
-            | {
-                "message.timestamp.type": "LogAppendTime",
-                "retention.ms": str(bound.retention_ms + SPARE_MS),
-                "max.message.bytes": str(INPUT_RECORD_BYTES),
-            },
-        ),
-        TopicPlan(
-            "output",
-            bound.output.name,
-            partitions,
-            kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(OUTPUT_RECORD_BYTES)},
-        ),
-        TopicPlan(
-            "dead letters",
-            bound.input.dead_letters,
-            partitions,
-            kept | any_time | {"retention.ms": str(FOREVER_MS), "max.message.bytes": str(letter_bytes)},
-        ),
+        TopicPlan("input", bound.input.name, partitions, events),
+        TopicPlan("output", bound.output.name, partitions, scores),
+        TopicPlan("dead letters", bound.input.dead_letters, partitions, letters),
     )
 
 
@@ -133,41 +118,39 @@ def facts_of(client: AdminClient, bound: Bound) -> dict[str, TopicFacts]:
 def findings(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding, ...]:
     """What is wrong with a pipeline's topics, fatal findings first."""
     source, out, letters = (facts[name] for name in (bound.input.name, bound.output.name, bound.input.dead_letters))
-    found: list[Finding] = []
-
-    def say(topic: TopicFacts, fatal: bool, words: str) -> None:
-        found.append(Finding(topic.name, fatal, words))
-
-    scattered = entities_scattered_by(bound, source.partitions)
-    if scattered:
-        say(source, True, _scattered(bound, scattered, source.partitions))
+    found = [*_of_input(bound, source), *_of_letters(source, letters)]
     for topic in (source, out, letters):
-        if "compact" in topic.settings["cleanup.policy"]:
-            say(
-                topic,
-                True,
-                f"its cleanup.policy is {topic.settings['cleanup.policy']}, wanted delete: compaction keeps the last record of a key only",
-            )
-    if letters.max_record_bytes < source.max_record_bytes + HEADER_ROOM_BYTES:
-        say(
-            letters,
-            False,
-            f"its max.message.bytes is {letters.max_record_bytes}, wanted {source.max_record_bytes + HEADER_ROOM_BYTES} "
-            f"(that of {source.name}, and {HEADER_ROOM_BYTES} for headers): larger letters go out without their value",
-        )
-    if 0 <= source.retention_ms < bound.retention_ms:
-        say(
-            source,
-            False,
-            f"its retention.ms is {source.retention_ms}, wanted {bound.retention_ms} or more: "
-            f"the windows look back {bound.retention_ms / DAY_MS:.1f} days, and a lost state could not be rebuilt from it",
-        )
+        policy = topic.settings["cleanup.policy"]
+        if "compact" in policy:
+            words = f"its cleanup.policy is {policy}, wanted delete: compaction keeps the last record of a key only"
+            found.append(Finding(topic.name, True, words))
     for topic in (out, letters):
         if topic.settings["message.timestamp.type"] == "CreateTime" and topic.retention_ms >= 0:
-            say(
-                topic, False, f"its retention.ms is {topic.retention_ms} and its records carry event times: one that old is deleted at once"
-            )
+            words = f"its retention.ms is {topic.retention_ms} and its records carry event times: one that old is deleted at once"
+            found.append(Finding(topic.name, False, words))
     return tuple(sorted(found, key=lambda finding: not finding.fatal))
+
+
+def _of_input(bound: Bound, source: TopicFacts) -> Iterator[Finding]:
+    scattered = entities_scattered_by(bound, source.partitions)
+    if scattered:
+        yield Finding(source.name, True, _scattered(bound, scattered, source.partitions))
+    if 0 <= source.retention_ms < bound.retention_ms:
+        words = (
+            f"its retention.ms is {source.retention_ms}, wanted {bound.retention_ms} or more: "
+            f"the windows look back {bound.retention_ms / DAY_MS:.1f} days, and a lost state could not be rebuilt from it"
+        )
+        yield Finding(source.name, False, words)
+
+
+def _of_letters(source: TopicFacts, letters: TopicFacts) -> Iterator[Finding]:
+    wanted = source.max_record_bytes + HEADER_ROOM_BYTES
+    if letters.max_record_bytes < wanted:
+        words = (
+            f"its max.message.bytes is {letters.max_record_bytes}, wanted {wanted} (that of {source.name}, and {HEADER_ROOM_BYTES} "
+            "for headers): larger letters go out without their value"
+        )
+        yield Finding(letters.name, False, words)
 
 
 def check_topics(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding, ...]:
