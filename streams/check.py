@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inference.model_card import bind as bind_model
-from inference.onnx_scorer import OnnxScorer
+from inference.load_model import load_model
 from schemas.features import Json
 from streams.bound import Bound
 from streams.describe import describe
@@ -24,7 +24,7 @@ def check_pipeline(bound: Bound, settings: Settings) -> dict[str, Json]:
         ModelError: the model is missing, broken, or made for other features.
     """
     try_functions(bound)
-    scorer = OnnxScorer(bound.model_path)
+    scorer = load_model(bound.model_path)
     bind_model(scorer.card, bound.features.names, bound.features.fingerprint)
     card = scorer.card
     threshold = card.threshold if bound.model.threshold is None else bound.model.threshold

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from inference.model_card import bind as bind_model
-from inference.onnx_scorer import OnnxScorer
+from inference.load_model import load_model
 from inference.scorer import ConstantScorer, Scorer
 from schemas.avro import read_value
 from schemas.codec import Decoder, Encoder
@@ -151,7 +151,7 @@ def _scorer(bound: Bound, constant: float | None) -> tuple[Scorer, Stamp]:
         scorer: Scorer = ConstantScorer(constant)
         version, threshold = "constant", CONSTANT_THRESHOLD
     else:
-        scorer = OnnxScorer(bound.model_path)
+        scorer = load_model(bound.model_path)
         bind_model(scorer.card, bound.features.names, bound.features.fingerprint)
         version, threshold = scorer.card.version, scorer.card.threshold
     return scorer, Stamp(

@@ -9,7 +9,7 @@ is the row that would have been served. The history is cut by time, with the wee
 
 A terminal's windows look back 37 days, hence the beginning. The threshold is the score that so many of a thousand payments reach in the
 week that chooses it: as many alerts as people can look at. What is printed and written to the model's card was measured in the last week,
-which neither the forest nor the threshold has seen.
+which neither the forest nor the threshold has seen; the number of alerts a thousand was chosen with an eye on it.
 
 Compromised terminals are hardly caught: seeing them takes the share of frauds that were reported at a terminal, and this model sees
 no labels among its features, only how busy the terminal was.
