@@ -276,8 +276,6 @@ class FencedShard:
 
     def _fenced(self) -> Wire:
         """The connection; after a cut a new one, if the shard is still ours and where we left it."""
-        if self._void is not None:
-            raise self._void
         if self._wire is None or not self._wire.is_open:
             self._check(self._watch())
         return self._open()

@@ -1,7 +1,7 @@
 """Redis' wire format: commands as bytes, and replies found in bytes, without a Python object for each.
 
 A batch of some thousand commands is laid out by one compiled loop, and its replies are looked through by another: every one is
-read, since a command that fails inside a transaction says so only in its own reply (`docs/decisions/read-every-reply.md`).
+read, since a command that fails inside a transaction says so only in its own reply (`docs/decisions/0005-read-every-reply.md`).
 """
 
 from __future__ import annotations
