@@ -1,0 +1,90 @@
+"""What we lean on Faust for: order, pages, and that a broken step ends the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from streams.batch import Batch
+from streams.frame import Frame, Page
+from tests.streams.batches import batch_of
+
+SECONDS = 20
+
+
+class Line:
+    """A frame with three steps, and a source that hands on some batches and waits until they are through, or until it is stopped."""
+
+    def __init__(self, batches: int, middle: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+        self.passed: list[tuple[str, int]] = []
+        self.through = threading.Semaphore(0)
+        self.stopped = threading.Event()
+        self.answer = b""
+        self.batches = batches
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        steps = [("first", self._step("first")), ("middle", middle), ("last", self._step("last", self.through.release))]
+        page = Page("/livez", lambda: (503, "application/json", b'{"status": "failing"}'))
+        self.frame = Frame("test", steps, self._source, self.stopped.set, [page], "127.0.0.1", self.port)
+
+    def run(self) -> None:
+        asyncio.run(asyncio.wait_for(self.frame.run(), SECONDS))
+
+    def _step(self, name: str, then: Callable[[], None] = lambda: None) -> Callable[[Batch], Batch]:
+        def step(batch: Batch) -> Batch:
+            self.passed.append((name, batch.spans[0].first_offset))
+            then()
+            return batch
+
+        return step
+
+    def _source(self) -> None:
+        for number in range(self.batches):
+            self.frame.hand_on(batch_of([b"x"], first_offset=number))
+        for _ in range(self.batches):
+            while not self.through.acquire(timeout=0.05):
+                if self.stopped.is_set():
+                    return
+        with pytest.raises(urllib.error.HTTPError) as answered:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/livez", timeout=5)
+        self.answer = answered.value.read()
+
+
+def test_every_batch_passes_every_step_in_the_order_it_was_handed_on() -> None:
+    line = Line(batches=50)
+    line.run()
+    for name in ("first", "last"):
+        assert [offset for step, offset in line.passed if step == name] == list(range(50))
+
+
+def test_pages_answer_while_batches_pass_with_status_and_body() -> None:
+    line = Line(batches=1)
+    line.run()
+    assert line.answer == b'{"status": "failing"}'
+
+
+def test_a_step_that_breaks_stops_the_source_and_is_what_the_run_raises() -> None:
+    def broken(batch: Batch) -> Batch:
+        if batch.spans[0].first_offset == 3:
+            raise ZeroDivisionError("division by zero")
+        return batch
+
+    line = Line(batches=5, middle=broken)
+    with pytest.raises(ZeroDivisionError):
+        line.run()
+    assert line.stopped.is_set()
+    assert ("last", 3) not in line.passed
+
+
+def test_a_source_that_breaks_is_what_the_run_raises() -> None:
+    line = Line(batches=0)
+    line.frame._source = lambda: (_ for _ in ()).throw(KeyError("no such topic"))
+    with pytest.raises(KeyError):
+        line.run()
