@@ -98,7 +98,12 @@ class FencedShard:
                 raise wire.refused("another owner claims it too", f"give shard {self._shard} to us")
             self._token, self._position = token, None if position is None else int(position)
             if dropping is not None:
-                self._finish_drop()
+                try:
+                    self._finish_drop()
+                except FenceLost as error:
+                    raise StoreDown(
+                        f"another owner claimed shard {self._shard} while what was left of its old state was deleted"
+                    ) from error
             self._notes_before = {}
             return Claim(self._position, json.loads(found))
 

@@ -103,6 +103,15 @@ class CuttingProxy:
 
         self._plan.append((mark, deed))
 
+    def do_before(self, mark: bytes, do: Callable[[], object]) -> None:
+        """Something else happens just before the mark arrives."""
+
+        def deed(passage: Passage, rest: bytes) -> None:
+            do()
+            passage.server.sendall(rest)
+
+        self._plan.append((mark, deed))
+
     def let_go(self, answer: bytes) -> None:
         """What is held arrives now, and is answered."""
         for passage, rest in self._held:

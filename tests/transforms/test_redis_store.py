@@ -312,6 +312,18 @@ def test_a_drop_cut_short_is_finished_by_the_next_claim(server: RedisServer, nam
     assert open_store().claim("0", {}) == Claim(None, {})
 
 
+def test_a_claim_overtaken_while_it_finishes_a_drop_may_be_made_again(server: RedisServer, proxy: CuttingProxy, open_store: Open) -> None:
+    store = begin(open_store(proxy.url))
+    proxy.cut_before(b"UNLINK\r\n")
+    with pytest.raises((StoreDown, FenceLost)):
+        store.drop("0")
+    proxy.do_before(b"UNLINK\r\n", lambda: open_store().claim("0", {}))
+    with pytest.raises(StoreDown, match="another owner"):
+        store.claim("0", {})
+    assert proxy.is_done
+    assert store.claim("0", {}).position is None
+
+
 def test_a_drop_still_under_way_deletes_nothing_of_the_next_owners(
     server: RedisServer, namespace: str, proxy: CuttingProxy, open_store: Open
 ) -> None:
