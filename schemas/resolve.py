@@ -266,6 +266,17 @@ def least_bytes(kind: AvroType) -> int:
     return {"null": 0, "float": 4, "double": 8}.get(kind.kind, 1)
 
 
+def is_bounded(kind: AvroType) -> bool:
+    """Whether few bytes can only mean little work, for a reader that checks nothing."""
+    if isinstance(kind, Record):
+        return all(is_bounded(each.type) for each in kind.fields)
+    if isinstance(kind, Union):
+        return all(map(is_bounded, kind.branches))
+    if isinstance(kind, Array | Map):
+        return least_bytes(items_of(kind)) > 0 and is_bounded(items_of(kind))
+    return not isinstance(kind, Recursion)
+
+
 def _same_name(writer: Record | Enum | Fixed, reader: Record | Enum | Fixed) -> bool:
     short = writer.name.rpartition(".")[2]
     return short == reader.name.rpartition(".")[2] or writer.name in reader.aliases or short in reader.aliases
