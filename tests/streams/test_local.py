@@ -181,6 +181,15 @@ def test_without_any_redis_the_error_says_how_to_get_one(tmp_path: Path, monkeyp
         local_redis.find_server()
 
 
+def test_erasing_removes_the_folder_and_what_ran_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    (folder / "redis").mkdir(parents=True)
+    service = started(folder / "redis", SLEEPER)
+    assert local.down(folder, erase=True) == ("redis",)
+    assert not service.alive
+    assert not folder.exists()
+
+
 def test_status_of_an_empty_folder_is_empty_and_down_ends_nothing(tmp_path: Path) -> None:
     assert local.status(tmp_path / "none") == ()
     assert local.running(tmp_path / "none") is None
@@ -249,6 +258,18 @@ class TestOnRealServices:
         assert topic in own.broker.admin.list_topics(timeout=5).topics
         assert b"$1\r\n1\r\n" in ask_redis(own.now.redis_url, b"GET kept\r\n")
 
+    def test_down_ends_what_up_started_and_nothing_else(self, own: PrivateServices, broker: Broker) -> None:
+        pids = [own.pid(name) for name in local.KINDS]
+        assert all(runs(pid) for pid in pids)
+        try:
+            assert local.down(own.state_dir) == ("kafka", "redis")
+            assert not any(runs(pid) for pid in pids)
+            assert local.down(own.state_dir) == ()
+            assert [found.state for found in local.status(own.state_dir)] == ["stopped", "stopped"]
+            assert broker.admin.list_topics(timeout=5).brokers, "the broker of the whole run was ended as well"
+        finally:
+            own.start_again()
+
     def test_a_service_that_does_not_answer_is_said_to_be_silent(self, own: PrivateServices, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, "ANSWER_SECONDS", 0.3)
         os.kill(own.pid("redis"), signal.SIGSTOP)
@@ -292,21 +313,6 @@ class TestOnRealServices:
         producer.begin_transaction()
         producer.produce(own.broker.topic("out"), b"value")
         producer.commit_transaction(5)
-
-
-@pytest.mark.broker
-def test_down_ends_what_up_started_and_nothing_else(broker: Broker, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with private_services() as services:
-        pids = {name: services.pid(name) for name in local.KINDS}
-        assert all(runs(pid) for pid in pids.values())
-        assert local.down(services.state_dir) == ("kafka", "redis")
-        assert not any(runs(pid) for pid in pids.values())
-        assert local.down(services.state_dir) == ()
-        assert [found.state for found in local.status(services.state_dir)] == ["stopped", "stopped"]
-    assert not services.state_dir.exists()
-    assert local.down(state) == ()
-    assert broker.admin.list_topics(timeout=5).brokers, "the broker of the run was ended as well"
 
 
 def ask_redis(url: str, commands: bytes) -> bytes:
