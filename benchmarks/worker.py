@@ -38,7 +38,7 @@ from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from examples.card_fraud.train import train
 from schemas.avro import AvroSchema, load_schema
 from schemas.codec import Decoder, Encoder
-from schemas.columns import Floats, Ints, PackedBytes
+from schemas.columns import Columns, Floats, Ints, PackedBytes
 from streams import local
 from streams.bound import Bound
 from streams.create_topics import create
@@ -133,7 +133,7 @@ def preload(stand: Stand, count: int) -> Payments:
 def counted(metric: str) -> float:
     """A counter of the worker, summed over its labels; 0 before it answers."""
     try:
-        page = urllib.request.urlopen("http://127.0.0.1:18321/metrics", timeout=2).read().decode()  # noqa: S310
+        page = urllib.request.urlopen("http://127.0.0.1:18321/metrics", timeout=2).read().decode()
     except OSError:
         return 0.0
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(metric + "{"))
@@ -214,12 +214,23 @@ def steady(stand: Stand, process: psutil.Process, sent: int, first_day: int, rat
     feeder.join(10)
     reader.close()
     assert len(seen) == count, f"{len(seen)} of {count} scores were read"
-    offsets = np.asarray(Decoder(output_schema(stand.bound), "confluent", _OneSchema(output_schema(stand.bound))).decode(PackedBytes.pack(seen)).columns["source_offset"])
+    offsets = np.asarray(scored(stand, seen)["source_offset"])
     assert len(np.unique(offsets)) == count, "an event was scored twice"
     latency_ms = (np.array(seen_at) - (begin + (offsets - sent) / rate)) * 1e3
     warm = (offsets - sent) / rate > WARM_UP_SECONDS
     quantiles = {f"p{share:g}_ms": float(np.percentile(latency_ms[warm], share)) for share in (50, 90, 99, 99.9)}
-    return {**quantiles, "max_ms": float(latency_ms[warm].max()), "cpu_us_per_event": used / count * 1e6, "feeder_late_p99_ms": report.get() * 1e3}
+    return {
+        **quantiles,
+        "max_ms": float(latency_ms[warm].max()),
+        "cpu_us_per_event": used / count * 1e6,
+        "feeder_late_p99_ms": report.get() * 1e3,
+    }
+
+
+def scored(stand: Stand, values: list[bytes]) -> Columns:
+    """The columns of scored events."""
+    schema = output_schema(stand.bound)
+    return Decoder(schema, "confluent", _OneSchema(schema)).decode(PackedBytes.pack(values)).columns
 
 
 class _OneSchema:
@@ -246,8 +257,7 @@ def check_answers(stand: Stand, payments: Payments) -> int:
     while len(values) < len(payments):
         values += [v for m in reader.consume(10_000, 1.0) if m.error() is None and (v := m.value()) is not None]
     reader.close()
-    schema = output_schema(stand.bound)
-    columns = Decoder(schema, "confluent", _OneSchema(schema)).decode(PackedBytes.pack(values[: len(payments)])).columns
+    columns = scored(stand, values[: len(payments)])
     offsets = np.asarray(columns["source_offset"])
     assert np.array_equal(offsets, np.arange(len(payments))), "scores are missing, twice or out of order"
     compared = 0
@@ -257,9 +267,11 @@ def check_answers(stand: Stand, payments: Payments) -> int:
             for length in (1, 7, 30):
                 suffix = f"{length}d" + ("_delay_7d" if delay_ms else "")
                 counts, means = _slowly(payments.event_ms[rows], payments.amount_cents[rows], length * DAY_MS, delay_ms)
-                assert np.array_equal(counts, np.asarray(columns[f"features.{name}_count_{suffix}"])[rows]), f"{name} {key} counts {suffix}"
+                found = np.asarray(columns[f"features.{name}_count_{suffix}"])[rows]
+                assert np.array_equal(counts, found), f"{name} {key}: counts of {suffix}"
                 if not delay_ms:
-                    assert np.array_equal(means, np.asarray(columns[f"features.{name}_amount_mean_{suffix}"])[rows]), f"{name} {key} means {suffix}"
+                    found = np.asarray(columns[f"features.{name}_amount_mean_{suffix}"])[rows]
+                    assert np.array_equal(means, found), f"{name} {key}: means of {suffix}"
                 compared += len(rows)
     return compared
 
@@ -308,13 +320,14 @@ def main() -> None:
 
 def _check_floors(result: dict[str, Any]) -> None:
     floors = json.loads(BOUNDS.read_text())["worker"]
+    drained, held = result["drain"], result["steady"]
     missed = [
         f"{name} is {found:.1f}, the floor is {floors[name]}"
         for name, found, good in (
-            ("drain_events_per_second", result["drain"]["events_per_second"], result["drain"]["events_per_second"] >= floors["drain_events_per_second"]),
-            ("drain_cpu_us_per_event", result["drain"]["cpu_us_per_event"], result["drain"]["cpu_us_per_event"] <= floors["drain_cpu_us_per_event"]),
-            ("steady_p99_ms", result["steady"]["p99_ms"], result["steady"]["p99_ms"] <= floors["steady_p99_ms"]),
-            ("start_seconds", result["drain"]["start_seconds"], result["drain"]["start_seconds"] <= floors["start_seconds"]),
+            ("drain_events_per_second", drained["events_per_second"], drained["events_per_second"] >= floors["drain_events_per_second"]),
+            ("drain_cpu_us_per_event", drained["cpu_us_per_event"], drained["cpu_us_per_event"] <= floors["drain_cpu_us_per_event"]),
+            ("steady_p99_ms", held["p99_ms"], held["p99_ms"] <= floors["steady_p99_ms"]),
+            ("start_seconds", drained["start_seconds"], drained["start_seconds"] <= floors["start_seconds"]),
         )
         if not good
     ]
@@ -323,7 +336,8 @@ def _check_floors(result: dict[str, Any]) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    return {"cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "python": platform.python_version(), "system": platform.platform()}
+    memory = psutil.virtual_memory().total
+    return {"cpus": os.cpu_count(), "memory_bytes": memory, "python": platform.python_version(), "system": platform.platform()}
 
 
 if __name__ == "__main__":

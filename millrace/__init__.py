@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from schemas.columns import Column as Column
     from schemas.columns import Columns as Columns
     from schemas.columns import Constant as Constant
+    from schemas.columns import EventColumns as EventColumns
     from schemas.columns import Floats as Floats
     from schemas.columns import Ints as Ints
     from schemas.columns import Mask as Mask
@@ -54,7 +55,19 @@ if TYPE_CHECKING:
     from transforms.window import seconds as seconds
 
 _HOMES = {
-    "schemas.columns": ("Column", "Columns", "Constant", "Floats", "Ints", "Mask", "Nullable", "PackedBytes", "Ragged", "Symbols"),
+    "schemas.columns": (
+        "Column",
+        "Columns",
+        "Constant",
+        "EventColumns",
+        "Floats",
+        "Ints",
+        "Mask",
+        "Nullable",
+        "PackedBytes",
+        "Ragged",
+        "Symbols",
+    ),
     "schemas.errors": ("DefinitionError", "MillraceError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
     "streams.load": ("load_pipeline",),
@@ -76,6 +89,7 @@ __all__ = [
     "Derived",
     "Distinct",
     "Entity",
+    "EventColumns",
     "FixedPoint",
     "Floats",
     "Guard",

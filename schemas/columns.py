@@ -132,6 +132,7 @@ class Ragged:
 
 Column: TypeAlias = "NDArray[Any] | PackedBytes | Symbols | Constant | Nullable | Ragged"
 Columns: TypeAlias = "Mapping[str, Column]"
+EventColumns: TypeAlias = "Mapping[str, Any]"  # the same for a user's function, which knows what each of its columns is
 
 
 def rows_of(column: Column, rows: slice) -> Column:

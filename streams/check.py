@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inference.model_card import bind as bind_model
 from inference.load_model import load_model
+from inference.model_card import bind as bind_model
 from schemas.features import Json
 from streams.bound import Bound
 from streams.describe import describe

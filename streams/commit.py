@@ -26,6 +26,7 @@ from streams.recovery import CommitNote
 from streams.scored_event import Stamp, scored_columns
 from streams.takeover import Refusals
 from streams.transaction import Outbox, Turn, Void
+from transforms.fixed_point import numbers
 from transforms.store import Store
 
 
@@ -140,7 +141,7 @@ class Commit:
         before, after = self.timestamp_bounds_ms
         now = self.now_ms()
         if len(outputs.rows):
-            event_ms = np.asarray(batch.columns[self.stamp.event_time])[outputs.rows]
+            event_ms = numbers(self.stamp.event_time, batch.columns[self.stamp.event_time])[outputs.rows]
             stamps = np.clip(event_ms, max(now - before, 0), now + after).tolist()
             turn.send(self.output, outputs.values, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
         for each in outputs.letters:

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from inference.model_card import bind as bind_model
 from inference.load_model import load_model
+from inference.model_card import bind as bind_model
 from inference.scorer import ConstantScorer, Scorer
 from schemas.avro import read_value
 from schemas.codec import Decoder, Encoder

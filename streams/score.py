@@ -10,6 +10,7 @@ from inference.score import score
 from inference.scorer import Scorer
 from schemas.reject import Reject
 from streams.batch import Batch
+from transforms.fixed_point import numbers
 
 
 class Score:
@@ -35,7 +36,7 @@ class Score:
         rows = np.flatnonzero(batch.usable)
         features = np.empty((len(rows), len(self._inputs)))
         for place, name in enumerate(self._inputs):
-            features[:, place] = np.asarray(batch.columns[name])[rows]
+            features[:, place] = numbers(name, batch.columns[name])[rows]
         scored = score(self._scorer, features)
         scores = np.zeros(len(batch), np.float32)
         scores[rows] = scored.scores

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.avro import AvroSchema
-from schemas.columns import Column, Constant, Ragged, Symbols
+from schemas.columns import Column, Constant, Nullable, PackedBytes, Ragged, Symbols
 from schemas.features import Json
 from streams.batch import Batch
 from streams.bound import Bound
+from transforms.fixed_point import numbers
 
 DECISIONS = ("negative", "positive")
 TIMINGS = ("on_time", "late", "too_late")  # as `transforms.shard` numbers them
@@ -107,7 +108,7 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
     rows = np.arange(n, dtype=np.int64)
     score: dict[str, Column] = {"model": same(stamp.model), "version": same(stamp.version), "role": same(stamp.role), "score": batch.scores}
     columns: dict[str, Column] = {
-        "event_id": batch.columns[stamp.event_id],
+        "event_id": _texts(batch.columns[stamp.event_id]),
         "event_time": batch.columns[stamp.event_time],
         "decision": Symbols(positive.astype(np.int32), DECISIONS),
         "threshold": same(stamp.threshold),
@@ -121,5 +122,14 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
         "source_offset": batch.offsets,
     }
     for name in stamp.features:
-        columns[f"features.{name}"] = np.asarray(batch.columns[name], np.float64)
+        columns[f"features.{name}"] = numbers(name, batch.columns[name]).astype(np.float64, copy=False)
     return columns
+
+
+def _texts(column: Column) -> Column:
+    """An event's id as text, whatever its type; in usable rows it is there, since a rule asks for it."""
+    if isinstance(column, Nullable):
+        return _texts(column.values)
+    if isinstance(column, np.ndarray):
+        return PackedBytes.pack([b"%d" % number for number in column.tolist()])
+    return column

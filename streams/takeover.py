@@ -91,6 +91,7 @@ class PartitionTakeover:
     fence: Callable[[Iterable[str]], None] | None = None
     retention_ms: int = 0
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
+    _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that left a transaction open, by shard
 
     def take(self, consumer: Consumer, partition: int) -> Start:
         """Become the owner of a partition.
@@ -137,10 +138,13 @@ class PartitionTakeover:
         except KafkaDown:
             # Perhaps a dead worker's transaction is still open. A worker that left cleanly cleared its producers' names, so
             # that a healthy one, which may own other partitions, is not shut out by mistake.
-            names = json.loads(self.store.claim(shard, {}).notes.get("producers", "[]"))
-            if not names or self.fence is None or set(names) == set(self.producers):
+            found = json.loads(self._claim(shard).notes.get("producers", "[]"))
+            if set(found) - set(self.producers):
+                self._dead[shard] = found  # our claim has replaced them, and this may have to be tried again
+            if self.fence is None or shard not in self._dead:
                 raise
-            self.fence(names)
+            self.fence(self._dead[shard])
+            del self._dead[shard]
             return _read_committed(consumer, here, ANSWER_SECONDS)
 
     def _log(self, consumer: Consumer, here: TopicPartition) -> Log:

@@ -10,6 +10,7 @@ Every setting that decides whether records are taken or kept is set explicitly, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,18 @@ def create_topics(client: AdminClient, plans: Sequence[TopicPlan], replication: 
             if cause(error).retriable() or cause(error).code() < 0:
                 raise KafkaDown(f"the broker does not make topic {name}: {cause(error).str()}") from error
             raise TopicError(f"the broker refuses to make topic {name}: {cause(error).str()}") from error
-    return tuple(topic.topic for topic in new)
+    made = tuple(topic.topic for topic in new)
+    _await_seen(client, made, timeout_seconds)
+    return made
+
+
+def _await_seen(client: AdminClient, names: Sequence[str], timeout_seconds: float) -> None:
+    """Wait until the broker lists new topics: its answer that they are made comes before that."""
+    deadline = time.monotonic() + timeout_seconds
+    while len(existing(client, names, timeout_seconds)) < len(names):
+        if time.monotonic() > deadline:
+            raise KafkaDown(f"the broker made the topics {', '.join(names)}, and does not list them all")
+        time.sleep(0.02)
 
 
 def existing(client: AdminClient, names: Sequence[str], timeout_seconds: float = 10.0) -> tuple[str, ...]:

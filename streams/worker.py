@@ -206,8 +206,7 @@ class Worker:
     def _registered(self) -> tuple[Registry, Encoder]:
         """The registry, and the encoder of scored events by the schema registered for them."""
         settings, output = self._settings.registry, self._bound.output
-        place = settings.url.get_secret_value() if settings.url else settings.folder or str(self._bound.schema_folder)
-        registry = open_registry(place, settings.client_keys)
+        registry = open_registry(settings.place(self._bound.schema_folder), settings.client_keys)
         wanted = output_schema(self._bound)
         found = registry.latest(output.subject)
         if found is None or found[1].fingerprint != wanted.fingerprint:

@@ -24,6 +24,7 @@ NAMES = [
         "Derived",
         "Distinct",
         "Entity",
+        "EventColumns",
         "FixedPoint",
         "Floats",
         "Guard",

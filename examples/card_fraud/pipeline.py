@@ -1,12 +1,13 @@
 """Card fraud: each payment scored against the recent past of its customer and of its terminal."""
 
 from millrace import (
-    Columns,
     Count,
     Derived,
     Entity,
+    EventColumns,
     FixedPoint,
     Ints,
+    Mask,
     Mean,
     Model,
     Pipeline,
@@ -32,15 +33,16 @@ payments = Topic(
 amount = FixedPoint("amount", scale=100, largest=50_000)
 
 
-def weekend(columns: Columns) -> Ints:
+def weekend(event: EventColumns) -> Mask:
     """1 on Saturdays and Sundays; the epoch began on a Thursday."""
-    day = columns["event_time"] // days(1)
-    return (day + 3) % 7 >= 5
+    time: Ints = event["event_time"]
+    return (time // days(1) + 3) % 7 >= 5
 
 
-def night(columns: Columns) -> Ints:
+def night(event: EventColumns) -> Mask:
     """1 from 00:00:00 to 06:59:59."""
-    return columns["event_time"] % days(1) // hours(1) <= 6
+    time: Ints = event["event_time"]
+    return time % days(1) // hours(1) <= 6
 
 
 customer = Entity(

@@ -49,7 +49,12 @@ def test_a_revocation_waits_for_the_commit_under_way() -> None:
     tokens = {1: ownership.grant(1)}
     ownership.capture("member")
     order: list[str] = []
-    revoker = threading.Thread(target=lambda: (ownership.revoke(1), order.append("revoked")))
+
+    def revoke() -> None:
+        ownership.revoke(1)
+        order.append("revoked")
+
+    revoker = threading.Thread(target=revoke)
     with ownership.holding(tokens) as member:
         assert member == "member"
         revoker.start()
