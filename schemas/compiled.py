@@ -79,7 +79,9 @@ class Compiled(Generic[P, R]):
             before = settings.CACHE_DIR
             settings.CACHE_DIR = str(self._cache_folder)
             try:
-                return numba.njit(compile_for, cache=compile_for is not None, nogil=True, error_model="numpy")(self.function)
+                # What others call is put into its callers: else each call counts references to every array it hands over.
+                inside = compile_for is None
+                return numba.njit(compile_for, cache=not inside, nogil=True, error_model="numpy", forceinline=inside)(self.function)
             finally:
                 settings.CACHE_DIR = before
 
