@@ -6,10 +6,10 @@ what was found once is kept; what was not found is asked for again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,25 +72,26 @@ class FileRegistry:
     def register(self, subject: str, schema: AvroSchema) -> int:
         if not re.fullmatch(r"[\w.\-]+", subject):
             raise SchemaError(f"subject {subject!r} can't be part of a file's name")
-        while True:
+        with self._alone():
             files = self._files()
             for schema_id, path in files.items():
                 if _subject(path) == subject and self.schema(schema_id) == schema:
                     return schema_id
-            if self._add(schema_id := max(files, default=0) + 1, subject, schema):
-                return schema_id
+            schema_id = max(files, default=0) + 1
+            unfinished = self.folder / f".{schema_id}.part"
+            unfinished.write_text(json.dumps(schema.definition, indent=2) + "\n", encoding="utf-8")
+            unfinished.replace(self.folder / f"{schema_id}-{subject}.avsc")  # readers see the whole file or none
+            return schema_id
 
-    def _add(self, schema_id: int, subject: str, schema: AvroSchema) -> bool:
-        """Write a file whole, unless another has just taken its name."""
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, encoding="utf-8") as file:
-            json.dump(schema.definition, file, indent=2)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            try:
-                os.link(file.name, self.folder / f"{schema_id}-{subject}.avsc")
-            except FileExistsError:
-                return False
-        return True
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process registers at the same time: two would give out one id."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _files(self) -> dict[int, Path]:
         files: dict[int, Path] = {}

@@ -194,5 +194,3 @@ def same(left: Any, right: Any) -> bool:
 def row_of(columns: Columns, row: int) -> dict[str, Any]:
     """All columns at a row."""
     return {name: at_row(column, row) for name, column in columns.items()}
-
-
