@@ -7,10 +7,11 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from schemas.errors import LocalServiceError
-from streams.kafka import Consumer, KafkaException, TopicPartition, admin, plain_consumer, transactional_producer
+from streams.kafka import KafkaException, TopicPartition, admin, plain_consumer, transactional_producer
 from streams.kafka_jars import find_java, kafka_jars
 from streams.local_process import Service, await_listening, choose_port, recall, start
 from streams.settings import KafkaSettings
@@ -18,6 +19,7 @@ from streams.settings import KafkaSettings
 NAME = "kafka"
 HEAP_MB = 512
 FORMAT_SECONDS = 60.0
+ASK_SECONDS = 2.0
 WARM_UP = "millrace-warm-up"
 
 # One node keeps every copy there is. Internal topics are small, since their partitions are what a start waits for, and the group's
@@ -134,13 +136,16 @@ def cluster_id(folder: Path) -> str | None:
 
 def answers(service: Service, folder: Path, timeout_seconds: float) -> bool:
     """Whether the broker tells its metadata, and is the one in the folder, not another on its port."""
-    if not await_listening(service, time.monotonic() + timeout_seconds):
-        return False
-    try:
-        metadata = admin(KafkaSettings(bootstrap_servers=address(service))).list_topics(timeout=timeout_seconds)
-    except KafkaException:
-        return False
-    return bool(metadata.cluster_id == cluster_id(folder))
+    settings = KafkaSettings(bootstrap_servers=address(service))
+    deadline = time.monotonic() + timeout_seconds
+    while await_listening(service, deadline):
+        try:
+            # A starting broker takes connections before it answers them: a new client each time, or one waits for the old one's time-out.
+            left = max(min(ASK_SECONDS, deadline - time.monotonic()), 0.1)
+            return bool(admin(settings).list_topics(timeout=left).cluster_id == cluster_id(folder))
+        except KafkaException:
+            continue
+    return False
 
 
 def warm_up(service: Service, timeout_seconds: float) -> None:
@@ -150,28 +155,33 @@ def warm_up(service: Service, timeout_seconds: float) -> None:
         LocalServiceError: they don't answer in time.
     """
     settings = KafkaSettings(bootstrap_servers=address(service))
-    deadline = time.monotonic() + timeout_seconds
     try:
-        transactional_producer(settings, WARM_UP, 1_000_000).init_transactions(timeout_seconds)
-        reader = plain_consumer(settings, WARM_UP)
-        try:
-            while not _coordinated(reader, deadline):
-                time.sleep(0.02)
-        finally:
-            reader.close()
+        with ThreadPoolExecutor(2) as threads:
+            asked = [threads.submit(coordinator, settings, timeout_seconds) for coordinator in (_await_transactions, _await_groups)]
+            for answer in asked:
+                answer.result()
     except KafkaException as error:
         raise LocalServiceError(
             f"Kafka on {address(service)} answers, but its coordinators don't: {error}; its log: {service.log}"
         ) from error
 
 
-def _coordinated(reader: Consumer, deadline: float) -> bool:
-    """Whether the group's coordinator tells offsets; it refuses while it loads."""
+def _await_transactions(settings: KafkaSettings, timeout_seconds: float) -> None:
+    transactional_producer(settings, WARM_UP, 1_000_000).init_transactions(timeout_seconds)
+
+
+def _await_groups(settings: KafkaSettings, timeout_seconds: float) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    reader = plain_consumer(settings, WARM_UP)
     try:
-        reader.committed([TopicPartition("__consumer_offsets", 0)], max(deadline - time.monotonic(), 0.1))
-    except KafkaException:
-        # Whatever it is (the client calls few of these errors retriable), the coordinator isn't there yet.
-        if time.monotonic() > deadline:
-            raise
-        return False
-    return True
+        while True:
+            try:
+                reader.committed([TopicPartition("__consumer_offsets", 0)], max(deadline - time.monotonic(), 0.1))
+                return
+            except KafkaException:
+                # Whatever it is (the client calls few of these errors retriable), the coordinator isn't there yet.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+    finally:
+        reader.close()
