@@ -38,10 +38,11 @@ _compiling = threading.RLock()  # numba's settings and its compiler are shared b
 class Compiled(Generic[P, R]):
     """A kernel: called like the function it was made of, and usable inside other kernels."""
 
-    def __init__(self, function: Callable[P, R], signatures: tuple[str, ...]) -> None:
+    def __init__(self, function: Callable[P, R], signatures: tuple[str, ...], makes_arrays: bool = True) -> None:
         update_wrapper(self, function)
         self.function = cast("FunctionType", function)
         self.signatures = tuple(_spell_out(signature) for signature in signatures)
+        self.makes_arrays = makes_arrays
         self._ready: Callable[P, R] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,7 +82,8 @@ class Compiled(Generic[P, R]):
             try:
                 # What others call is put into its callers: else each call counts references to every array it hands over.
                 inside = compile_for is None
-                return numba.njit(compile_for, cache=not inside, nogil=True, error_model="numpy", forceinline=inside)(self.function)
+                options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": inside, "_nrt": self.makes_arrays}
+                return numba.njit(compile_for, cache=not inside, **options)(self.function)
             finally:
                 settings.CACHE_DIR = before
 
@@ -104,14 +106,18 @@ class Compiled(Generic[P, R]):
         return digest.hexdigest()[:16]
 
 
-def compiled(*signatures: str) -> Callable[[Callable[P, R]], Compiled[P, R]]:
+def compiled(*signatures: str, makes_arrays: bool = True) -> Callable[[Callable[P, R]], Compiled[P, R]]:
     """Make a kernel of a function, compiled for these signatures and no others.
 
     Without a signature the function is for other kernels to call: compiled with each of them, for whatever they pass.
+
+    With ``makes_arrays=False`` the kernel, and all it calls, only works on arrays it was given. These outlive the call, so no
+    references need counting, which in a loop over small pieces of arrays may be half of the time. (One that makes an array all
+    the same is refused by the compiler.)
     """
 
     def declare(function: Callable[P, R]) -> Compiled[P, R]:
-        kernel = Compiled(function, signatures)
+        kernel = Compiled(function, signatures, makes_arrays)
         _declared.append(kernel)
         return kernel
 

@@ -55,7 +55,7 @@ LENGTH_DAYS: Final = 2
 FEATURE_TERMS: Final = 3
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _std(n: int, s1: int, s2: int) -> float:
     """Sample standard deviation from the number of values (2 or more), their sum and the sum of their squares.
 
@@ -67,7 +67,7 @@ def _std(n: int, s1: int, s2: int) -> float:
     return math.sqrt(max(spread / (float(n) * (float(n) - 1.0)), 0.0))
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _feature(kind: int, n: int, own: int, of: Ints, x: int, scale: float, empty: float, length_days: float) -> float:
     """One feature of a window with n events, the event itself among them if `own`; x is the event's own value."""
     if n == 0:
@@ -96,7 +96,8 @@ def _feature(kind: int, n: int, own: int, of: Ints, x: int, scale: float, empty:
 
 
 @compiled(
-    "void(const int64[:, ::1], const float64[:, ::1], int64[:, :, ::1], const int64[:, ::1], const int64[::1], float64[:, ::1], int64)"
+    "void(const int64[:, ::1], const float64[:, ::1], int64[:, :, ::1], const int64[:, ::1], const int64[::1], float64[:, ::1], int64)",
+    makes_arrays=False,
 )
 def compute(
     features: NDArray[np.int64],  # (k, FEATURE_FIELDS)

@@ -113,7 +113,7 @@ def pack(changed: Ints, head: NDArray[np.int64], heap: Table, slots: Table, reco
     return at, PackedBytes(words.view(np.uint8), ends - sizes, ends)
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _word(data: Octets, at: int) -> int:
     word = np.uint64(0)
     for byte in range(8):
@@ -122,7 +122,8 @@ def _word(data: Octets, at: int) -> int:
 
 
 @compiled(
-    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])"
+    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])",
+    makes_arrays=False,
 )
 def _unpack(
     data: Octets, starts: Ints, ends: Ints, owners: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table
@@ -152,7 +153,7 @@ def _unpack(
     return 0
 
 
-@compiled("void(const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])")
+@compiled("void(const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])", makes_arrays=False)
 def _pack(changed: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table, out: Ints) -> None:
     at = 0
     for slot in changed:

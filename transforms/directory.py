@@ -13,7 +13,7 @@ from schemas.columns import Ints
 from schemas.compiled import compiled
 
 
-@compiled("int64(const uint64[:, ::1], int64[::1], uint64[:, ::1], int64[::1], int64, int64[::1], int64[::1])")
+@compiled("int64(const uint64[:, ::1], int64[::1], uint64[:, ::1], int64[::1], int64, int64[::1], int64[::1])", makes_arrays=False)
 def find_or_add(
     keys: NDArray[np.uint64],
     table: Ints,
@@ -48,7 +48,7 @@ def find_or_add(
     return added
 
 
-@compiled("void(const int64[::1], int64[::1], uint64[:, ::1])")
+@compiled("void(const int64[::1], int64[::1], uint64[:, ::1])", makes_arrays=False)
 def remove(leaving: Ints, table: Ints, hashes: NDArray[np.uint64]) -> None:
     """Take slots out of the table."""
     mask = len(table) - 1
@@ -70,7 +70,7 @@ def remove(leaving: Ints, table: Ints, hashes: NDArray[np.uint64]) -> None:
                 hole = place
 
 
-@compiled("void(const int64[::1], int64[::1], uint64[:, ::1])")
+@compiled("void(const int64[::1], int64[::1], uint64[:, ::1])", makes_arrays=False)
 def rebuild(present: Ints, table: Ints, hashes: NDArray[np.uint64]) -> None:
     """Fill an empty table with slots."""
     mask = len(table) - 1

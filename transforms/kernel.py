@@ -104,7 +104,7 @@ def block_sizes(largest: int) -> Ints:
     return np.array(sizes, np.int64)
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _size_for(sizes: Ints, records: int) -> int:
     """The smallest block with room for so many records."""
     low = 0
@@ -118,7 +118,7 @@ def _size_for(sizes: Ints, records: int) -> int:
     return low
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int:
     """The place of a block of the given size; -1, and what is wanted in `control`, if the heap has no room."""
     place = free[size]
@@ -133,13 +133,15 @@ def _take(sizes: Ints, free: Ints, control: Ints, heap: Table, size: int) -> int
     return int(place)
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _give_back(free: Ints, heap: Table, size: int, place: int) -> None:
     heap[place, TIMES] = free[size]
     free[size] = place
 
 
-@compiled("int64(const int64[::1], const int64[::1], const int64[::1], int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])")
+@compiled(
+    "int64(const int64[::1], const int64[::1], const int64[::1], int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])", makes_arrays=False
+)
 def reserve(new: Ints, records: Ints, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> int:
     """Give each new slot a block with room for its records and some more; returns how many got theirs before the heap was full."""
     for i in range(len(new)):
@@ -159,7 +161,7 @@ def reserve(new: Ints, records: Ints, sizes: Ints, free: Ints, control: Ints, he
     return len(new)
 
 
-@compiled("void(const int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])")
+@compiled("void(const int64[::1], int64[::1], int64[:, ::1], int64[:, ::1])", makes_arrays=False)
 def release(leaving: Ints, free: Ints, heap: Table, slots: Table) -> None:
     """Give the blocks of slots back."""
     for slot in leaving:
@@ -168,7 +170,7 @@ def release(leaving: Ints, free: Ints, heap: Table, slots: Table) -> None:
         slots[slot, SIZE] = -1
 
 
-@compiled("void(const int64[:, ::1], int64[:, ::1], int64[:, ::1], const int64[::1], int64[::1], int64[::1])")
+@compiled("void(const int64[:, ::1], int64[:, ::1], int64[:, ::1], const int64[::1], int64[::1], int64[::1])", makes_arrays=False)
 def repack(old: Table, new: Table, slots: Table, sizes: Ints, free: Ints, control: Ints) -> None:
     """Lay the blocks of all slots side by side in a new heap, without the free ones that were between them."""
     free[:] = -1
@@ -187,7 +189,7 @@ def repack(old: Table, new: Table, slots: Table, sizes: Ints, free: Ints, contro
     control[TOP] = top
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None:
     """Make the running sums of records first..end of a block."""
     for c in range(len(values)):
@@ -206,14 +208,14 @@ def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None
                 heap[at, p] = running
 
 
-@compiled("void(const int64[::1], const int64[:, ::1], int64[:, ::1], int64[:, ::1])")
+@compiled("void(const int64[::1], const int64[:, ::1], int64[:, ::1], int64[:, ::1])", makes_arrays=False)
 def sum_up(filled: Ints, values: Table, heap: Table, slots: Table) -> None:
     """Make the running sums of slots whose records came from the store."""
     for slot in filled:
         _sum_up(slots[slot, BASE], slots[slot, END], values, heap, slots[slot, BASE])
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _move(slot: int, place: int, size: int, heap: Table, slots: Table) -> None:
     """Move a slot's live records to the front of a block, which may be its own."""
     start = slots[slot, START]
@@ -227,7 +229,7 @@ def _move(slot: int, place: int, size: int, heap: Table, slots: Table) -> None:
     slots[slot, SIZE] = size
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _make_room(slot: int, sizes: Ints, free: Ints, control: Ints, heap: Table, slots: Table) -> bool:
     """See to it that a slot's block has room for one more; False if the heap has none."""
     base = slots[slot, BASE]
@@ -249,7 +251,7 @@ def _make_room(slot: int, sizes: Ints, free: Ints, control: Ints, heap: Table, s
     return True
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _first_at_or_after(heap: Table, first: int, end: int, time: int, hint: int) -> int:
     """Of the sorted records first..end, the first whose event time is not before `time`; `end` if there is none.
 
@@ -279,7 +281,7 @@ def _first_at_or_after(heap: Table, first: int, end: int, time: int, hint: int) 
     return low
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _distinct(heap: Table, row: int, first: int, end: int, own: int, x: int, scratch: Table, control: Ints) -> int:
     """How many different values records first..end have, and x if the event itself is to count."""
     control[STAMP] += 1
@@ -300,7 +302,7 @@ def _distinct(heap: Table, row: int, first: int, end: int, own: int, x: int, scr
     return found
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _summarise(
     first: int,
     end: int,
@@ -351,7 +353,7 @@ def _summarise(
             integers[i, w, at + NEWEST] = heap[end - 1, row] if behind else x
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _remember(slot: int, i: int, t: int, position: int, values: Table, given: Table, heap: Table, slots: Table) -> None:
     """Put an event in its place: last, or, when it is late, behind the last that is not newer. There is room for it."""
     base = slots[slot, BASE]
@@ -372,7 +374,7 @@ def _remember(slot: int, i: int, t: int, position: int, values: Table, given: Ta
     slots[slot, END] = end + 1
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> int:
     """Look at what events first..end are about to need, so that their cache misses happen together and not one after another.
 
@@ -395,7 +397,8 @@ def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> in
 @compiled(
     "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], "
     "int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
-    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])"
+    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])",
+    makes_arrays=False,
 )
 def advance(
     first_row: int,

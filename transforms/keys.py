@@ -79,7 +79,7 @@ def _part(name: str, column: Column) -> PackedBytes | Ints:
     raise TypeError(f"column {name!r} can't be a key: {getattr(column, 'dtype', type(column).__name__)}")
 
 
-@compiled("void(const uint8[::1], const int64[::1], const int64[::1], int64[::1], uint8[::1])")
+@compiled("void(const uint8[::1], const int64[::1], const int64[::1], int64[::1], uint8[::1])", makes_arrays=False)
 def _append_bytes(data: Octets, starts: Ints, ends: Ints, at: Ints, out: Octets) -> None:
     for row in range(len(starts)):
         place = at[row]
@@ -94,7 +94,7 @@ def _append_bytes(data: Octets, starts: Ints, ends: Ints, at: Ints, out: Octets)
         at[row] = place + size
 
 
-@compiled("void(const int64[::1], int64[::1], uint8[::1])")
+@compiled("void(const int64[::1], int64[::1], uint8[::1])", makes_arrays=False)
 def _append_integers(values: Ints, at: Ints, out: Octets) -> None:
     for row in range(len(values)):
         place = at[row]
@@ -107,7 +107,7 @@ def _append_integers(values: Ints, at: Ints, out: Octets) -> None:
         at[row] = place + 13
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _word(data: Octets, start: int, size: int) -> np.uint64:
     """Up to 8 bytes as a little-endian integer."""
     word = np.uint64(0)
@@ -116,12 +116,12 @@ def _word(data: Octets, start: int, size: int) -> np.uint64:
     return word
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _rotate(word: np.uint64, bits: np.uint64) -> np.uint64:
     return (word << bits) | (word >> (np.uint64(64) - bits))
 
 
-@compiled()
+@compiled(makes_arrays=False)
 def _mix(word: np.uint64) -> np.uint64:
     word ^= word >> np.uint64(33)
     word *= np.uint64(0xFF51AFD7ED558CCD)
@@ -130,7 +130,7 @@ def _mix(word: np.uint64) -> np.uint64:
     return word ^ (word >> np.uint64(33))
 
 
-@compiled("void(const uint8[::1], const int64[::1], const int64[::1], uint64, uint64[:, ::1])")
+@compiled("void(const uint8[::1], const int64[::1], const int64[::1], uint64, uint64[:, ::1])", makes_arrays=False)
 def _murmur3(data: Octets, starts: Ints, ends: Ints, seed: np.uint64, hashes: NDArray[np.uint64]) -> None:
     c1 = np.uint64(0x87C37B91114253D5)
     c2 = np.uint64(0x4CF5AD432745937F)
