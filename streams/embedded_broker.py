@@ -54,7 +54,9 @@ def serve(topics: Mapping[str, int]) -> None:
     """Keep a mock cluster of one broker, say where it listens, and end when standard input does."""
     client = _client_library()
     words = ctypes.create_string_buffer(512)
-    holder = client.rd_kafka_new(PRODUCER, None, words, len(words))
+    quiet = client.rd_kafka_conf_new()  # it warns that it knows no broker; it is there to be one
+    client.rd_kafka_conf_set(quiet, b"log_level", b"2", words, len(words))
+    holder = client.rd_kafka_new(PRODUCER, quiet, words, len(words))
     if not holder:
         sys.exit(f"no client to hold the embedded broker: {words.value.decode()}")
     cluster = client.rd_kafka_mock_cluster_new(holder, 1)
@@ -75,6 +77,8 @@ def _client_library() -> ctypes.CDLL:
     client = ctypes.CDLL(found.origin)  # what it is linked with is looked up through it
     handle, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
     client.rd_kafka_new.argtypes, client.rd_kafka_new.restype = (number, handle, text, ctypes.c_size_t), handle
+    client.rd_kafka_conf_new.restype = handle
+    client.rd_kafka_conf_set.argtypes = (handle, text, text, text, ctypes.c_size_t)
     client.rd_kafka_mock_cluster_new.argtypes, client.rd_kafka_mock_cluster_new.restype = (handle, number), handle
     client.rd_kafka_mock_topic_create.argtypes = (handle, text, number, number)
     client.rd_kafka_mock_cluster_bootstraps.argtypes, client.rd_kafka_mock_cluster_bootstraps.restype = (handle,), text
