@@ -101,16 +101,10 @@ def readable(identity: bytes) -> str:
 
 def pack(changed: Ints, head: NDArray[np.int64], heap: Table, slots: Table, record_words: int) -> tuple[Ints, PackedBytes]:
     """What to write for changed slots: the byte offset in each block (or WHOLE_BLOCK) and a copy of the bytes."""
-    fields = slots[changed]
-    first = fields[:, WRITE_FROM]
-    whole = first < 0
-    records = fields[:, END] - fields[:, BASE] - np.where(whole, 0, first)
-    sizes = records * (8 * record_words) + np.where(whole, HEADER_BYTES, 0)
-    at = np.where(whole, WHOLE_BLOCK, HEADER_BYTES + first * (8 * record_words))
-    ends = np.cumsum(sizes)
-    words = np.empty(int(ends[-1]) // 8 if len(ends) else 0, np.int64)
+    at, starts, ends = np.empty((3, len(changed)), np.int64)
+    words = np.empty(_measure(changed, 8 * record_words, slots, at, starts, ends) // 8, np.int64)
     _pack(changed, record_words, head, heap, slots, words)
-    return at, PackedBytes(words.view(np.uint8), ends - sizes, ends)
+    return at, PackedBytes(words.view(np.uint8), starts, ends)
 
 
 @compiled(makes_arrays=False)
@@ -151,6 +145,25 @@ def _unpack(
             place += 1
         slots[slot, END] = place
     return 0
+
+
+@compiled("int64(const int64[::1], int64, int64[:, ::1], int64[::1], int64[::1], int64[::1])", makes_arrays=False)
+def _measure(changed: Ints, record_bytes: int, slots: Table, at: Ints, starts: Ints, ends: Ints) -> int:
+    """Fill in where each write goes and which stretch of the bytes it takes; returns how many bytes there are."""
+    size_bytes = 0
+    for i in range(len(changed)):
+        slot = changed[i]
+        first = slots[slot, WRITE_FROM]
+        starts[i] = size_bytes
+        if first < 0:
+            at[i] = WHOLE_BLOCK
+            size_bytes += HEADER_BYTES
+            first = 0
+        else:
+            at[i] = HEADER_BYTES + first * record_bytes
+        size_bytes += (slots[slot, END] - slots[slot, BASE] - first) * record_bytes
+        ends[i] = size_bytes
+    return size_bytes
 
 
 @compiled("void(const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])", makes_arrays=False)
