@@ -70,7 +70,7 @@ class _RowByRow:
         return column
 
 
-class DerivedFault(Exception):  # noqa: N818
+class DerivedFault(Exception):
     """A derived column's function broke its promise: a bug in the pipeline file, which stops the worker."""
 
 

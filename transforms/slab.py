@@ -20,6 +20,7 @@ from transforms.window import days
 _log = logging.getLogger(__name__)
 _FIRST_SLOTS = 256
 _FIRST_RECORDS = 4096
+_MOST_RECORDS = 1 << 34  # of a block: far beyond what any entity declares, as a stored one may be of an older declaration
 
 
 class Slab:
@@ -42,7 +43,7 @@ class Slab:
         self._values, record_fields = _value_table(entity)
         self._terms = _terms(entity)
         self._features, self._feature_terms = _feature_tables(entity)
-        self._sizes = kernel.block_sizes(entity.max_records * 2)
+        self._sizes = kernel.block_sizes(_MOST_RECORDS)
         self._free = np.full(len(self._sizes), -1, np.int64)
         self._control = np.zeros(kernel.CONTROLS, np.int64)
         self._heap = np.empty((_FIRST_RECORDS, record_fields), np.int64)

@@ -143,6 +143,17 @@ def test_a_key_with_more_events_than_declared_stops_by_name() -> None:
         owner.send(Event(2, 6, 0), Event(1, 6, 0))
 
 
+def test_a_stored_key_with_more_events_than_is_declared_by_now_stops_by_name_too() -> None:
+    before = Owner((COUNTED,), 100)
+    before.send(*[Event(1, t, 0) for t in range(500)], *keys(2))
+    less = Entity("e", "key", (Window(1_000),), (Count(),), max_records=2)
+    after = Owner((less,), 100, before.store)
+    after.position = before.position
+    assert after.send(*keys(2)).features.tolist() == [[2.0]]
+    with pytest.raises(TooManyRecords, match="e key 1 has more than 2 events"):
+        after.send(Event(1, 500, 0))
+
+
 def test_only_events_within_reach_count_against_what_is_declared() -> None:
     entity = Entity("e", "key", (Window(10),), (Count(),), max_records=13)
     assert Owner((entity,), 100).send(*[Event(1, t, 0) for t in range(200)]).features[-1, 0] == 10.0
