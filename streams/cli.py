@@ -281,6 +281,21 @@ def show_settings(
 
 
 @app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, max=3_600, help="How long payments stream in, once all is set up.")] = 60,
+    rate: Annotated[float, typer.Option(min=1, max=50_000, metavar="PAYMENTS/S", help="How many a second.")] = 2_000,
+    seed: Annotated[int, typer.Option(min=1, help="Another seed is another world; the model has learned from world 0.")] = 1,
+    plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds, without the live view.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave Kafka and Redis running afterwards, to look around.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score simulated card payments, live, on a Kafka and a Redis of its own, and check the sums; ends by itself and cleans up."""
+    from streams.demo import run_demo
+
+    sys.exit(run_demo(seconds=seconds, rate=rate, seed=seed, plain=plain, keep=keep, as_json=as_json))
+
+
+@app.command()
 def version(as_json: AsJson = False) -> None:
     """Print the version of Millrace and of what decides its numbers."""
     from streams.version import versions, versions_words
