@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.avro import AvroSchema, parse_type, read_value
 from schemas.columns import Columns, Mask, PackedBytes
-from schemas.decode_kernel import HEADER_BYTES, decode
+from schemas.decode_kernel import HEADER_BYTES, STACK_WORDS, decode
 from schemas.errors import RecordError, SchemaError
 from schemas.layout import ROWS, Layout, Opaque, opaque_nodes
 from schemas.program import FIRST_SLOT, Assembler
@@ -156,11 +156,12 @@ class Decoder:
         missing = np.zeros(n, np.bool_) if absent is None else np.ascontiguousarray(absent)
         framed = int(self.framing == "confluent")
         row_slots = np.flatnonzero(np.array(self._layout.domain_of) == ROWS)[FIRST_SLOT:]
+        scratch = np.empty((2, max(STACK_WORDS, self._layout.domains)), np.int64)
         done = 0
         while True:
             done = decode(
                 data, starts, ends, missing, framed, self._writers.ids, self._writers.entries, program.code, program.tables, pool_start,
-                run.base, row_slots, run.room, run.used, run.words, run.rejected, run.schema_ids, run.trouble, done,
+                run.base, row_slots, run.room, run.used, run.words, run.rejected, run.schema_ids, run.trouble, scratch, done,
             )  # fmt: skip
             if done == n:
                 break

@@ -62,7 +62,7 @@ _UNREADABLE_SCHEMA: Final = 21
 
 HEADER_BYTES: Final = 5  # Confluent's wire format: a zero, then the schema's id, big-endian
 MOST_EMPTY_ITEMS: Final = 65_536  # a record; items of no bytes cost their writer nothing, and us memory
-_STACK_WORDS: Final = 512  # arrays and recursive values inside each other: about 70 deep
+STACK_WORDS: Final = 512  # arrays and recursive values inside each other: about 70 deep
 _FRAME_WORDS: Final = 6  # of an array; fewer for the others
 
 Integer: TypeAlias = "int | np.int64"
@@ -73,17 +73,17 @@ _LEAST_INT: Final = -(1 << 31)
 
 
 @compiled()
-def _word(data: Octets, at: Integer) -> Integer:
-    """8 bytes, lowest first, as an integer: one load once compiled."""
-    low = np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
-    high = np.int64(data[at + 4]) | np.int64(data[at + 5]) << 8 | np.int64(data[at + 6]) << 16 | np.int64(data[at + 7]) << 24
-    return low | high << 32
+def _half_word(data: Octets, at: Integer) -> Integer:
+    """4 bytes, lowest first: one load once compiled, since an unsigned place can't count from the end."""
+    place = np.uint64(at)
+    low = np.int64(data[place]) | np.int64(data[place + np.uint64(1)]) << 8
+    return low | np.int64(data[place + np.uint64(2)]) << 16 | np.int64(data[place + np.uint64(3)]) << 24
 
 
 @compiled()
-def _half_word(data: Octets, at: Integer) -> Integer:
-    """4 bytes, lowest first."""
-    return np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
+def _word(data: Octets, at: Integer) -> Integer:
+    """8 bytes, lowest first."""
+    return _half_word(data, at) | _half_word(data, at + 4) << 32
 
 
 @compiled()
@@ -149,7 +149,8 @@ def _signed(data: Octets, at: Integer, size: Integer) -> tuple[Integer, bool]:
 @compiled(
     "int64(const uint8[::1], const int64[::1], const int64[::1], const boolean[::1], int64, const int64[::1], const int64[::1], "
     "const int64[:, ::1], const int64[::1], int64, const int64[::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
-    "uint8[::1], int32[::1], int64[::1], int64)"
+    "uint8[::1], int32[::1], int64[::1], int64[:, ::1], int64)",
+    makes_arrays=False,
 )
 def decode(
     data: Octets,  # the records' bytes, then the pool
@@ -170,11 +171,14 @@ def decode(
     rejected: Octets,  # (n,) reject codes
     schema_ids: NDArray[np.int32],  # (n,) -1 where there is none
     trouble: Ints,  # (2,) the last refusal: where in the program, where in the data
+    scratch: NDArray[np.int64],  # (2, STACK_WORDS) room to work in; as many words at least as there are domains
     first: int,
 ) -> int:
     """Decode records from `first` on; the number done so far: fewer than n if a domain has no room left for an array's items."""
-    stack = np.empty(_STACK_WORDS, np.int64)
-    before = used.copy()
+    stack = scratch[0]
+    before = scratch[1]
+    for domain in range(len(used)):
+        before[domain] = used[domain]
     last = 0
     for row in range(first, len(starts)):
         at: Integer = starts[row]
@@ -389,7 +393,7 @@ def decode(
                         used[a] += 1
                     pc = b
             elif op == ARRAY:
-                if depth + _FRAME_WORDS > _STACK_WORDS:
+                if depth + _FRAME_WORDS > STACK_WORDS:
                     reject = _MALFORMED
                 else:
                     if a >= 0:
@@ -419,7 +423,7 @@ def decode(
                 words[place] = at
                 pc += 1
             elif op == CALL:
-                if depth + _FRAME_WORDS > _STACK_WORDS:
+                if depth + _FRAME_WORDS > STACK_WORDS:
                     reject = _MALFORMED
                 else:
                     stack[depth] = pc + 1
@@ -429,7 +433,7 @@ def decode(
                 depth -= _FRAME_WORDS
                 pc = stack[depth]
             elif op == POOL:
-                if depth + _FRAME_WORDS > _STACK_WORDS:
+                if depth + _FRAME_WORDS > STACK_WORDS:
                     reject = _MALFORMED
                 else:
                     stack[depth] = at

@@ -7,8 +7,8 @@ import numpy as np
 from schemas.avro import AvroSchema
 from schemas.columns import Columns, Ints, PackedBytes
 from schemas.decode import Framing
-from schemas.encode_kernel import encode, straight_bytes
-from schemas.encode_program import EncodeProgram
+from schemas.encode_kernel import STACK_WORDS, encode, straight_bytes
+from schemas.encode_program import EncodeProgram, Scratch
 from schemas.errors import SchemaError
 
 _MOST_CONSTANTS = 1_000
@@ -17,8 +17,8 @@ _MOST_CONSTANTS = 1_000
 class Encoder:
     """Writes records of one schema.
 
-    Columns go by dotted path, as `Decoder` gives them. A float64 column may fill a float, and an integer column a double; a
-    `Constant` costs next to nothing. A nullable record is null in a row where all its columns are.
+    Columns go by dotted path, as `Decoder` gives them. A float64 column may fill a float, and an integer column a double; a `Constant`
+    costs next to nothing. A nullable record is null in a row where all its columns are. Calls must not overlap.
 
     Args:
         schema: what is written.
@@ -35,6 +35,7 @@ class Encoder:
             raise SchemaError(f"schema id {schema_id} does not fit the four bytes it has in a framed value")
         self.schema = schema
         self._header = b"\0" + schema_id.to_bytes(4, "big") if framing == "confluent" else b""
+        self._scratch = Scratch()
         self._constants: dict[tuple[str, type, object], bytes] = {}
         self._bytes_a_row = 64.0  # learned: how much room a batch will need
 
@@ -64,12 +65,13 @@ class Encoder:
         return self._run(program, np.ascontiguousarray(rows, np.int64))
 
     def _run(self, program: EncodeProgram, rows: Ints) -> PackedBytes:
-        code, words, base, literals, data = program.finish()
+        code, words, base, literals, data = program.finish(self._scratch)
         out = np.empty(int(self._bytes_a_row * 1.1 * len(rows)) + 256, np.uint8)
         ends = np.zeros(len(rows), np.int64)
-        most = straight_bytes(code)
+        most = straight_bytes(program.code)
+        stack = np.empty(STACK_WORDS, np.int64)
         done = 0
-        while (done := encode(data, words, base, code, literals, rows, out, ends, most, done)) < len(rows):
+        while (done := encode(data, words, base, code, literals, rows, out, ends, stack, most, done)) < len(rows):
             more = np.empty(2 * len(out), np.uint8)
             more[: len(out)] = out
             out = more

@@ -43,7 +43,7 @@ ARRAY: Final = 10
 NEXT: Final = 11
 
 MOST_VARINT_BYTES: Final = 10
-_STACK_WORDS: Final = 64
+STACK_WORDS: Final = 64
 _FRAME_WORDS: Final = 3
 
 
@@ -61,15 +61,16 @@ def _put_varint(out: Octets, at: Integer, value: Integer) -> Integer:
 
 @compiled()
 def _put_word(out: Octets, at: Integer, word: Integer) -> None:
-    """Write 8 bytes, lowest first: one store once compiled."""
-    out[at] = word & 255
-    out[at + 1] = (word >> 8) & 255
-    out[at + 2] = (word >> 16) & 255
-    out[at + 3] = (word >> 24) & 255
-    out[at + 4] = (word >> 32) & 255
-    out[at + 5] = (word >> 40) & 255
-    out[at + 6] = (word >> 48) & 255
-    out[at + 7] = (word >> 56) & 255
+    """Write 8 bytes, lowest first: one store once compiled, since an unsigned place can't count from the end."""
+    place = np.uint64(at)
+    out[place] = word & 255
+    out[place + np.uint64(1)] = (word >> 8) & 255
+    out[place + np.uint64(2)] = (word >> 16) & 255
+    out[place + np.uint64(3)] = (word >> 24) & 255
+    out[place + np.uint64(4)] = (word >> 32) & 255
+    out[place + np.uint64(5)] = (word >> 40) & 255
+    out[place + np.uint64(6)] = (word >> 48) & 255
+    out[place + np.uint64(7)] = (word >> 56) & 255
 
 
 @compiled()
@@ -81,15 +82,18 @@ def _decimal_bytes(value: Integer) -> Integer:
     return size
 
 
-def straight_bytes(code: NDArray[np.int64]) -> int:
+def straight_bytes(code: list[list[int]]) -> int:
     """The most that one pass through a program can put out, texts aside."""
-    sizes = {LITERAL: code[:, 3], DOUBLES: 8 * code[:, 2], DECIMAL: MOST_VARINT_BYTES + np.maximum(code[:, 2], 0)}
-    return int(sum(np.where(code[:, 0] == op, sizes.get(op, np.int64(MOST_VARINT_BYTES)), 0).sum() for op in range(NEXT + 1)))
+    most = 0
+    for op, _, a, b in code:
+        most += b if op == LITERAL else 8 * a if op == DOUBLES else MOST_VARINT_BYTES + (max(a, 0) if op == DECIMAL else 0)
+    return most
 
 
 @compiled(
     "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[:, ::1], const uint8[::1], const int64[::1], "
-    "uint8[::1], int64[::1], int64, int64)"
+    "uint8[::1], int64[::1], int64[::1], int64, int64)",
+    makes_arrays=False,
 )
 def encode(
     data: Octets,  # what texts point into
@@ -100,11 +104,11 @@ def encode(
     rows: Ints,  # (m,) which rows
     out: Octets,  # the bytes
     ends: Ints,  # (m,) where each row ends in `out`
+    stack: Ints,  # (STACK_WORDS,) room to work in
     most_bytes: int,  # that one pass through the program can put out, texts aside
     first: int,
 ) -> int:
     """Encode rows from `first` on; the number done so far: fewer than m if `out` has no room for the next."""
-    stack = np.empty(_STACK_WORDS, np.int64)
     at: Integer = ends[first - 1] if first > 0 else 0
     for row in range(first, len(rows)):
         index: Integer = rows[row]
@@ -142,8 +146,9 @@ def encode(
                 pc += 1
             elif op == FLOAT:
                 word = words[base[slot] + index]
+                place = np.uint64(at)
                 for i in range(4):
-                    out[at + i] = (word >> (8 * i)) & 255
+                    out[place + np.uint64(i)] = (word >> (8 * i)) & 255
                 at += 4
                 pc += 1
             elif op == BOOLEAN:

@@ -18,6 +18,19 @@ from schemas.layout import is_covered, is_small_decimal, items_of
 _LIMITS = {"int": (-(1 << 31), (1 << 31) - 1), "long": (-(1 << 63), (1 << 63) - 1)}
 
 
+class Scratch:
+    """Words to work in, kept from batch to batch: fresh memory costs more than filling it."""
+
+    def __init__(self) -> None:
+        self._words = np.zeros(0, np.int64)
+
+    def of(self, size: int) -> Ints:
+        """So many words, which hold anything."""
+        if size > len(self._words):
+            self._words = np.zeros(size + size // 4, np.int64)
+        return self._words[:size]
+
+
 @dataclass
 class EncodeProgram:
     """Collects a program while walking a schema and its columns.
@@ -184,12 +197,14 @@ class EncodeProgram:
             self.buffers.append(data)
         return self._offsets[place]
 
-    def finish(self) -> tuple[NDArray[np.int64], Ints, Ints, Octets, Octets]:
-        """The program, the words of all slots, where each slot's start, the literals, and the buffer."""
+    def finish(self, scratch: Scratch) -> tuple[NDArray[np.int64], Ints, Ints, Octets, Octets]:
+        """The program, the words of all slots (in `scratch`), where each slot's start, the literals, and the buffer."""
         self._emit(op.END)
         sizes = np.fromiter(map(len, self.words), np.int64, len(self.words))
         base = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-        words = np.concatenate(self.words) if self.words else np.zeros(0, np.int64)
+        words = scratch.of(int(base[-1]))
+        if self.words:
+            np.concatenate(self.words, out=words)
         data = np.concatenate(self.buffers) if len(self.buffers) > 1 else np.ascontiguousarray([*self.buffers, np.zeros(0, np.uint8)][0])
         return np.array(self.code, np.int64), words, base, np.frombuffer(bytes(self.literals), np.uint8), data
 
@@ -271,9 +286,9 @@ def _constant(kind: AvroType, column: Constant, path: str) -> bytes:
 def encode_columns(program: EncodeProgram, kind: AvroType, columns: Columns, path: str) -> bytes:
     """The bytes of one row."""
     program.add(kind, columns, path, program.chosen)
-    code, words, base, literals, data = program.finish()
+    code, words, base, literals, data = program.finish(Scratch())
     out, ends = np.empty(len(literals) + len(data) + 64 * len(code), np.uint8), np.zeros(1, np.int64)
-    op.encode(data, words, base, code, literals, np.zeros(1, np.int64), out, ends, 0, 0)
+    op.encode(data, words, base, code, literals, np.zeros(1, np.int64), out, ends, np.empty(op.STACK_WORDS, np.int64), 0, 0)
     return out[: ends[0]].tobytes()
 
 
