@@ -91,7 +91,7 @@ class Commit:
         outputs = self._encode(batch)
         with self.ownership.holding(batch.tokens) as member:
             if member is None:
-                return batch
+                raise Void("a partition of the batch left before it was committed")  # the others' rows have to be read again
             begun = time.perf_counter()
             if not batch.replay:
                 self._decide(batch, outputs, member)

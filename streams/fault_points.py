@@ -2,7 +2,8 @@
 
 ``MILLRACE_FAULT=after_commit:17`` ends it the 17th time that point is passed. The points stand where a crash matters:
 
-    before_commit    outputs are sent, the transaction is open
+    before_commit    outputs are on their way, the transaction is open
+    offsets_sent     outputs and offsets are in the transaction, which is still open
     after_commit     the transaction is final, the state has yet to follow
     after_write      the state's write is sent, its answer not read
 """
@@ -14,7 +15,7 @@ import signal
 from collections import Counter
 from typing import Literal
 
-Point = Literal["before_commit", "after_commit", "after_write"]
+Point = Literal["before_commit", "offsets_sent", "after_commit", "after_write"]
 
 _name, _, _times = os.environ.get("MILLRACE_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()

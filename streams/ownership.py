@@ -62,6 +62,10 @@ class Ownership:
         """Whether every partition is still ours under the token given."""
         return all(self._tokens.get(partition) == token for partition, token in tokens.items())
 
+    def kept(self, tokens: Tokens) -> dict[int, int]:
+        """Those of the partitions that are still ours under the token given."""
+        return {partition: token for partition, token in tokens.items() if self._tokens.get(partition) == token}
+
     @contextmanager
     def holding(self, tokens: Tokens) -> Iterator[Any]:
         """Hold partitions while a batch of theirs is committed: yields the member to commit as, or None if they are not ours any more."""

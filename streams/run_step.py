@@ -49,6 +49,7 @@ class StepRunner:
 
     def __call__(self, batch: Batch) -> Batch:
         if not self._ownership.current(batch.tokens):
+            self._give_back(batch)
             return batch
         begun = time.perf_counter()
         try:
@@ -62,3 +63,9 @@ class StepRunner:
             raise StepFailed(f"{self.name} failed on {batch}: {type(error).__name__}: {error}") from error
         self._observer.step_took(self.name, time.perf_counter() - begun, len(batch))
         return done
+
+    def _give_back(self, batch: Batch) -> None:
+        """A batch is void as a whole when one of its partitions left: what it holds of the others has to be read again."""
+        kept = self._ownership.kept(batch.tokens)
+        if kept:
+            self._start_over(kept, Void("another partition of the batch left while it was under way"))

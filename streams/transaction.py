@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from schemas.errors import MillraceError
+from streams.fault_points import passing
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, TopicPartition, cause
 
 log = logging.getLogger(__name__)
@@ -160,6 +161,7 @@ class _Transaction(_Sending):
                 log.warning("waiting for the broker to take %d records", len(producer))
             if self.failure is not None:
                 raise KafkaException(self.failure)
+            passing("offsets_sent")
             _insist("commit", lambda: producer.commit_transaction(ATTEMPT_SECONDS))
         except KafkaException as error:
             if not cause(error).fatal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -73,3 +74,12 @@ def test_a_bug_stops_the_worker_with_the_batchs_addresses() -> None:
 def test_what_is_said_on_purpose_stops_the_worker_as_it_is() -> None:
     with pytest.raises(TooManyRefused):
         run(raising(TooManyRefused("too many")))
+
+
+def test_a_batch_that_lost_one_partition_has_its_others_read_again() -> None:
+    ownership, seen = Ownership(), Seen()
+    tokens = {3: ownership.grant(3), 4: ownership.grant(4)}
+    ownership.revoke(4)
+    batch = replace(batch_of([b"a", b"b"]), tokens=tokens)
+    StepRunner("score", raising(AssertionError("must not run")), ownership, seen.start_over, seen)(batch)
+    assert [kept for kept, _ in seen.started_over] == [{3: tokens[3]}]

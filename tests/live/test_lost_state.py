@@ -1,0 +1,50 @@
+"""State that was damaged in Redis: it is noticed, rebuilt from the log, and no wrong feature goes out.
+
+What can't be noticed is a whole block that vanished while no worker held its key: Redis then answers as for a key that never was
+(hence `noeviction` is required). What was written to such a block afterwards leaves a hole, which is.
+"""
+
+from __future__ import annotations
+
+from tests.live.conftest import SetUp
+from tests.live.scene import Scene, payments
+
+
+def test_a_block_that_cannot_be_written_to_is_rebuilt_from_the_log(scene: Scene) -> None:
+    scene.send_payments(payments(500))
+    worker = scene.worker()
+    scene.drained(worker)
+    with scene.redis() as client:  # the commands on it fail inside the EXEC, which moves the position all the same
+        for block in scene.blocks():
+            client.delete(block)
+            client.rpush(block, "not a block")
+    scene.send_payments(payments(500, first=500))
+    scene.drained(worker)
+    worker.says("state_dropped")
+    scene.send_payments(payments(100, first=1_000))
+    scene.drained(worker)
+    assert worker.stop() == 0
+    assert scene.faults() == []
+    assert scene.positions() == scene.committed()
+
+
+def test_a_block_deleted_under_its_owner_leaves_a_hole_that_is_found(set_up: SetUp) -> None:
+    scene = set_up(environment={"WORKER__MAX_KEYS": "2"})  # seven customers: their blocks come and go with each batch
+    customers = [f"C{n}" for n in range(7)]
+    scene.send_payments(payments(20, customer_id="C0", terminal_id="T0"))
+    worker = scene.worker()
+    scene.drained(worker)
+    with scene.redis() as client:  # its key is in memory, and the next write goes to where the block's end was
+        for block in scene.blocks():
+            client.delete(block)
+    scene.send_payments(payments(5, first=20, customer_id="C0", terminal_id="T0"))
+    scene.drained(worker)
+    for turn in range(4):  # others push it out of memory, so that it has to be read again
+        for customer in customers:
+            scene.send_payments(payments(2, first=100 * turn + 30, customer_id=customer, terminal_id=f"T{customer}"))
+        scene.drained(worker)
+    scene.send_payments(payments(5, first=600, customer_id="C0", terminal_id="T0"))
+    scene.drained(worker)
+    worker.says("state_dropped")
+    assert worker.stop() == 0
+    assert scene.faults() == []
