@@ -149,7 +149,8 @@ class Decoder:
         pool_start = len(data)
         if len(program.pool):
             data = np.concatenate((data, program.pool))
-        room = np.maximum((self._items_a_row * 1.25 * n).astype(np.int64) + 16, 0)
+        # An item takes a byte or more, unless it is empty: no more room than that, however many items one odd record once had.
+        room = np.minimum(self._items_a_row * 1.25 * n, len(data)).astype(np.int64) + 16
         room[ROWS] = n
         run = Words(data, self._layout, room, n)
         starts, ends = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.ends)
@@ -167,7 +168,7 @@ class Decoder:
                 break
             run.grow()
         if n:
-            self._items_a_row = np.maximum(self._items_a_row, run.used / n)
+            self._items_a_row = np.maximum(self._items_a_row * 0.9, run.used / n)
         return run
 
     def _learn(self, run: Words) -> bool:

@@ -12,6 +12,7 @@ from schemas.encode_program import EncodeProgram, Scratch
 from schemas.errors import SchemaError
 
 _MOST_CONSTANTS = 1_000
+_MOST_GUESSED_BYTES = 1 << 26  # one huge row says little about the next batch
 
 
 class Encoder:
@@ -66,7 +67,7 @@ class Encoder:
 
     def _run(self, program: EncodeProgram, rows: Ints) -> PackedBytes:
         code, words, base, literals, data = program.finish(self._scratch)
-        out = np.empty(int(self._bytes_a_row * 1.1 * len(rows)) + 256, np.uint8)
+        out = np.empty(min(int(self._bytes_a_row * 1.1 * len(rows)) + 256, _MOST_GUESSED_BYTES), np.uint8)
         ends = np.zeros(len(rows), np.int64)
         most = straight_bytes(program.code)
         stack = np.empty(STACK_WORDS, np.int64)
@@ -77,5 +78,5 @@ class Encoder:
             out = more
         if len(rows) == 0:
             return PackedBytes(out[:0], ends, ends)
-        self._bytes_a_row = max(self._bytes_a_row, ends[-1] / len(rows))
+        self._bytes_a_row = max(self._bytes_a_row * 0.9, ends[-1] / len(rows))
         return PackedBytes(out[: ends[-1]], np.concatenate((np.zeros(1, np.int64), ends[:-1])), ends)

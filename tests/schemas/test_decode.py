@@ -163,6 +163,15 @@ def test_arrays_that_outgrow_their_room_are_read_whole() -> None:
     assert [row_of(decoded.columns, row) for row in range(300)] == [{"x": each["x"], "s": str(each["s"]).encode()} for each in records]
 
 
+def test_one_record_of_many_items_does_not_make_every_later_batch_large() -> None:
+    decoder = Decoder(record(field("x", {"type": "array", "items": "int"})), "bare")
+    assert not decoder.decode(PackedBytes.pack([varint(10_000) + bytes(10_000) + varint(0)])).rejected.any()
+    few = decoder.decode(PackedBytes.pack([varint(0)] * 1_000)).columns["x"]
+    assert isinstance(few, Ragged) and isinstance(few.items, np.ndarray)
+    assert isinstance(words := few.items.base, np.ndarray)
+    assert words.nbytes < 100_000
+
+
 def test_a_refused_record_leaves_no_items_behind() -> None:
     schema = record(field("x", {"type": "array", "items": "long"}), field("b", "boolean"))
     good = write_value({"x": [1, 2], "b": True}, schema.parsed)
