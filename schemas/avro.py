@@ -156,7 +156,7 @@ class AvroSchema:
             SchemaError: it is no schema; the message names `source`.
         """
         try:
-            schema = cls(json.loads(definition) if isinstance(definition, str) and definition.lstrip()[:1] in "{[\"" else definition)
+            schema = cls(json.loads(definition) if isinstance(definition, str) and definition.lstrip()[:1] in '{["' else definition)
             schema.root  # noqa: B018 - what is broken is found now
         except json.JSONDecodeError as error:
             raise SchemaError(f"{source} is not JSON: {error}") from error

@@ -302,5 +302,3 @@ def _items_chosen(starts: Ints, ends: Ints, size: int) -> Mask:
 
 def _found(column: Column) -> str:
     return f"an array of {column.dtype}" if isinstance(column, np.ndarray) else type(column).__name__
-
-

@@ -24,9 +24,7 @@ class Writers:
     opaque: Mapping[int, Mapping[int, tuple[AvroType, Mapping[str, AvroType]]]] = field(default_factory=dict)  # by id, by slot
     troubles: Mapping[int, str] = field(default_factory=dict)  # why a schema can't be read
 
-    def add(
-        self, schema_id: int, entry: int, writer: AvroSchema, opaque: Mapping[int, tuple[AvroType, Mapping[str, AvroType]]]
-    ) -> Writers:
+    def add(self, schema_id: int, entry: int, writer: AvroSchema, opaque: Mapping[int, tuple[AvroType, Mapping[str, AvroType]]]) -> Writers:
         """With one more schema."""
         more = self._with(schema_id, entry)
         return replace(more, schemas={**self.schemas, schema_id: writer}, opaque={**self.opaque, schema_id: opaque})
