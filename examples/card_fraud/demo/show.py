@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
+import shutil
 import signal
 import sys
 import time
@@ -76,8 +76,10 @@ def show(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), ExitStack() as stack:
         stack.enter_context(_ended_in_good_order())
-        demo = Demo(options, folder, console, plain, stack)
-        run, interrupted = demo.run()
+        try:
+            run, interrupted = Demo(options, folder, console, plain, stack).run()
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was started is ended now, whoever is in a hurry
         facts = facts_of(run)
     console.print()
     if options.as_json:
@@ -205,7 +207,7 @@ class Demo:
 
     def _watch(self, begun_at: float, screen: Live | None) -> bool:
         """Show how things stand until all has an answer; or for as long as it may take."""
-        shown, done_at = 0.0, 0.0
+        shown, done_at = time.monotonic(), 0.0
         while True:
             self._look()
             is_over = self._feeder.is_done
@@ -282,15 +284,20 @@ def _feeder_is_late() -> Exception:
 
 
 def _how_to_look_on(folder: Path) -> str:
-    settings = f"--settings {os.path.relpath(folder / 'settings.toml')}"
-    pipeline = os.path.relpath(PIPELINE)
-    services = os.path.relpath(folder / OWN_SERVICES)
+    command = "millrace" if shutil.which("millrace") else _shown(Path(sys.argv[0]))
+    pipeline, settings, services = _shown(PIPELINE), _shown(folder / "settings.toml"), _shown(folder / OWN_SERVICES)
     return (
         f"\nKafka and Redis were left running. To look on, and to end them:\n"
-        f"  millrace dlq ls {pipeline} {settings}\n"
-        f"  millrace run {pipeline} {settings}\n"
-        f"  MILLRACE_STATE_DIR={services} millrace down --erase"
+        f"  {command} dlq ls {pipeline} --settings {settings}\n"
+        f"  {command} run {pipeline} --settings {settings}\n"
+        f"  MILLRACE_STATE_DIR={services} {command} down --erase"
     )
+
+
+def _shown(path: Path) -> str:
+    """From where we are, if it is below."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @contextmanager
@@ -310,12 +317,13 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ended_in_good_order() -> Iterator[None]:
-    """SIGTERM and a closed terminal end us as Ctrl-C does: by way of all that is to be ended first."""
+    """SIGTERM and a closed terminal end us as Ctrl-C does: by way of all that is to be ended first. Afterwards, signals are as before."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     before: dict[int, Any] = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:

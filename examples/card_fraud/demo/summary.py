@@ -116,6 +116,7 @@ def words(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("exactly once", facts["exactly_once"]),
         *(("BROKEN", each) for each in facts["broken"]),
         ("frauds", f"{caught:,} of {planted:,} planted were caught: {by_kind}"),
+        ("", "(a compromised terminal shows by the frauds reported there, which this model is not told yet)"),
         (
             "alerts",
             f"{facts['alerts']:,}, {_percent(facts['precision'])} of them planted frauds; from a score of {facts['threshold']:.3f} on",
