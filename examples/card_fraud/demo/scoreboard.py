@@ -180,9 +180,10 @@ class Scoreboard:
     def _latencies(self, now: float) -> tuple[float, float]:
         while self._lately and self._lately[0][0] < now - LATELY_SECONDS:
             self._lately.popleft()
-        if not self._lately:
+        lately = np.concatenate([each for _, each in self._lately] or [np.empty(0)])
+        if not len(lately):
             return float("nan"), float("nan")
-        p50, p99 = np.quantile(np.concatenate([each for _, each in self._lately]), (0.5, 0.99)) * 1e3
+        p50, p99 = np.quantile(lately, (0.5, 0.99)) * 1e3
         return float(p50), float(p99)
 
     def _highest(self, now: float) -> tuple[Alert, ...]:

@@ -84,7 +84,7 @@ class View:
     def _alerts(self, rows: int) -> RenderableType:
         table = Table(box=None, pad_edge=True, padding=(0, 1, 0, 0), header_style="dim", width=None)
         table.add_column("  score", justify="right", no_wrap=True)
-        for name in ("customer", "amount", "x 7d mean", "1d", "7d", "30d", "terminal"):
+        for name in ("customer", "amount", "x mean", "1d", "7d", "30d", "term"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("time", no_wrap=True)
         table.add_column("planted", no_wrap=True)
