@@ -15,8 +15,7 @@ from schemas.columns import Floats, Ints, Mask
 
 LATELY_SECONDS = 5.0  # what rates and latencies are taken over
 ALERT_SECONDS = 10.0  # how long an alert may be among the highest scores lately
-KEPT_LETTERS = 12
-KEPT_ALERTS = 40
+KEPT_LETTERS = KEPT_ALERTS = 100  # more than a terminal has lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ class Scoreboard:
         return float(p50), float(p99)
 
     def _highest(self, now: float) -> tuple[Alert, ...]:
-        """The highest scores lately, with more alerts than any terminal has lines."""
+        """The highest scores lately."""
         while self._alerts and self._alerts[0].read_at < now - ALERT_SECONDS:
             self._alerts.popleft()
         return tuple(sorted(self._alerts, key=lambda each: -each.score)[:KEPT_ALERTS])

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from examples.card_fraud.demo.records import Kind
 from examples.card_fraud.demo.scoreboard import Alert, Snapshot
 
-FIXED_LINES = 12  # all but alerts and letters
+FIXED_LINES = 11  # all but alerts and letters
 LEAST_WIDTH = 80
 PLANTED = {
     Kind.GENUINE: "-",
@@ -42,6 +43,7 @@ class View:
         letters = max(room // 3, 1)
         yield self._head(width)
         yield ProgressBar(self._now.seconds, min(self._now.elapsed_seconds, self._now.seconds), width=width)
+        yield Segment.line()  # a bar ends without one
         yield Text()
         yield self._figures()
         yield Text()
