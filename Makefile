@@ -72,7 +72,7 @@ bench: $(STAMP)  ## Run the benchmarks that need no services; each asserts its a
 
 .PHONY: clean
 clean:  ## Stop the local services, and remove what was built, cached and kept
-	@if test -x $(BIN)/millrace && test -d .millrace; then $(BIN)/millrace down; fi
+	@if test -x $(BIN)/millrace && test -d .millrace; then $(BIN)/millrace down; MILLRACE_STATE_DIR=.millrace/demo/services $(BIN)/millrace down; fi
 	rm -rf .millrace build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
