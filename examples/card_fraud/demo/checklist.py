@@ -41,7 +41,6 @@ class Checklist:
     Args:
         console: where to.
         plain: no live line, on a terminal either.
-        look: called while a step waits; raises if there is no use in waiting.
     """
 
     def __init__(self, console: Console, plain: bool) -> None:
