@@ -44,6 +44,7 @@ class Account:
         self._threshold = np.float32(threshold)
         self._resident_keys = resident_keys
         self._now_seconds = now_seconds
+        self._owned: set[int] = set()
 
     def final(self, batch: Batch, seconds: float) -> None:
         """A batch is final; its transaction took so long."""
@@ -80,11 +81,19 @@ class Account:
             self._health.trouble(partition, str(error))
 
     def owns(self, partition: int) -> None:
-        """A partition was taken over."""
+        """A partition was taken over, maybe again."""
+        self._owned.add(partition)
         self._health.owns(partition)
-        self._metrics.owned.inc()
+        self._metrics.owned.set(len(self._owned))
+
+    def waits(self, partition: int, why: str) -> None:
+        """A partition is ours to take over, and something it needs does not answer."""
+        self._owned.discard(partition)
+        self._health.waits(partition, why)
+        self._metrics.owned.set(len(self._owned))
 
     def gone(self, partition: int) -> None:
         """A partition left."""
+        self._owned.discard(partition)
         self._health.gone(partition)
-        self._metrics.owned.dec()
+        self._metrics.owned.set(len(self._owned))

@@ -129,7 +129,7 @@ class Parts:
             return Deliveries(plain_producer(settings.kafka, self._most_bytes()), self._commit_offsets)
         return Transactions(
             self._given.stage.transactional_prefix(settings.kafka),
-            lambda name: transactional_producer(settings.kafka, name, self._most_bytes()),
+            lambda name: transactional_producer(settings.kafka, name, self._most_bytes(), self._request_bytes()),
         )
 
     def _commit_offsets(self, offsets: list[TopicPartition]) -> object:
@@ -138,6 +138,11 @@ class Parts:
     def _most_bytes(self) -> int:
         bound, topics = self._given.bound, self._given.topics
         return max(topics[bound.output.name].max_record_bytes, topics[bound.input.dead_letters].max_record_bytes)
+
+    def _request_bytes(self) -> int:
+        bound, topics = self._given.bound, self._given.topics
+        least = min(topics[bound.output.name].max_record_bytes, topics[bound.input.dead_letters].max_record_bytes)
+        return max(least - 1_024, 1)  # a request's own header
 
     def _make_takeover(self) -> PartitionTakeover:
         given = self._given
@@ -156,8 +161,11 @@ class Parts:
     def _make_source(self) -> Source:
         given, kafka = self._given, self._given.settings.kafka
 
+        def connected(is_up: bool) -> None:
+            given.health.connected = is_up
+
         def connect(*callbacks: Callable[..., None]) -> Consumer:
-            return group_consumer(kafka, given.stage.group(kafka), given.bound.input.name, *callbacks)
+            return group_consumer(kafka, given.stage.group(kafka), given.bound.input.name, *callbacks, connected)
 
         return Source(
             topic=given.bound.input.name,

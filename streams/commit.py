@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from streams.transaction import Outbox, Turn, Void
 from transforms.fixed_point import numbers
 from transforms.store import Store
 
+EARLIEST_STAMP_MS = 1  # of a record
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
@@ -37,6 +40,15 @@ class Outputs:
     rows: Ints  # the rows that were scored
     values: Sequence[bytes]  # one for each of them
     letters: Sequence[Letter]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcels:
+    """What a batch puts out, with keys and timestamps of its scored events."""
+
+    outputs: Outputs
+    keys: Sequence[bytes | None]
+    stamps_ms: Sequence[int]
 
 
 @dataclass(slots=True)
@@ -103,17 +115,23 @@ class Commit:
 
     def _decide(self, batch: Batch, outputs: Outputs, member: object) -> None:
         """Outputs, dead letters and offsets, together or not at all."""
-        turn = self.outbox.begin()
-        self._send(turn, batch, outputs)
+        sent = self._parcels(batch, outputs)
         note = [CommitNote(self.state, self.refusals.schemas(span.partition)).dump() for span in batch.spans]
         offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
-        passing("before_commit")
+        guilty: int | None = None
         try:
+            turn = self.outbox.begin()
+            if self.refusals.suspects:
+                guilty = self._send_apart(turn, batch, sent)
+            else:
+                self._send(turn, sent)
+            passing("before_commit")
             turn.commit(offsets, member)
         except Void as error:
-            self._learn(batch, outputs, error)
+            self._learn(batch, outputs, error, guilty)
             self.outbox.reopen()
             raise
+        self.refusals.suspects.difference_update((at.partition, at.offset) for at in map(batch.address, self._suspect_rows(batch)))
 
     def _follow(self, batch: Batch) -> None:
         """Let the state follow what was committed: one fenced write a partition."""
@@ -137,15 +155,48 @@ class Commit:
             letters.append(self.write_letter(batch, row, (at.partition, at.offset) in self.refusals.letters))
         return Outputs(rows, values, letters)
 
-    def _send(self, turn: Turn, batch: Batch, outputs: Outputs) -> None:
+    def _parcels(self, batch: Batch, outputs: Outputs) -> Parcels:
         before, after = self.timestamp_bounds_ms
         now = self.now_ms()
+        stamps: list[int] = []
         if len(outputs.rows):
             event_ms = numbers(self.stamp.event_time, batch.columns[self.stamp.event_time])[outputs.rows]
-            stamps = np.clip(event_ms, max(now - before, 0), now + after).tolist()
-            turn.send(self.output, outputs.values, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
-        for each in outputs.letters:
-            turn.send_letter(self.dead_letters, each.value, each.key, max(each.timestamp_ms, 0), each.headers)
+            # Never 0: the client takes that for "now".
+            stamps = np.clip(event_ms, max(now - before, EARLIEST_STAMP_MS), now + after).tolist()
+        return Parcels(outputs, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
+
+    def _send(self, turn: Turn, sent: Parcels) -> None:
+        turn.send(self.output, sent.outputs.values, sent.keys, sent.stamps_ms)
+        for each in sent.outputs.letters:
+            self._send_letter(turn, each)
+
+    def _send_letter(self, turn: Turn, each: Letter) -> None:
+        turn.send_letter(self.dead_letters, each.value, each.key, max(each.timestamp_ms, EARLIEST_STAMP_MS), each.headers)
+
+    def _send_apart(self, turn: Turn, batch: Batch, sent: Parcels) -> int | None:
+        """Send each suspect in a request of its own, in its place; the row that the broker refuses, if there is one.
+
+        A broker refuses a request as a whole: one record of it is at fault, and many are told that they were refused.
+        """
+        suspects = set(self._suspect_rows(batch))
+        ways: list[tuple[int, Callable[[], None]]] = [
+            (row, partial(turn.send, self.output, [value], [key], [stamp]))
+            for row, value, key, stamp in zip(sent.outputs.rows.tolist(), sent.outputs.values, sent.keys, sent.stamps_ms, strict=True)
+        ]
+        ways += [(each.row, partial(self._send_letter, turn, each)) for each in sent.outputs.letters]
+        for row, send in ways:
+            if row not in suspects:
+                send()
+            elif turn.settled():
+                send()
+                if not turn.settled():
+                    return row
+        return None
+
+    def _suspect_rows(self, batch: Batch) -> list[int]:
+        if not self.refusals.suspects:
+            return []
+        return [row for row in range(len(batch)) if (at := batch.address(row)) and (at.partition, at.offset) in self.refusals.suspects]
 
     def _refuse_again(self, batch: Batch) -> Batch:
         """Reject rows whose output the broker refused when they were tried before."""
@@ -158,12 +209,19 @@ class Commit:
                 rejected[row] = Reject.OUTPUT_REFUSED
         return replace(batch, rejected=rejected)
 
-    def _learn(self, batch: Batch, outputs: Outputs, error: Void) -> None:
-        """Remember which rows the broker refused, so that the next try puts them out as letters, or as letters without a value."""
-        found = [
-            (row, self.refusals.outputs) for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused
-        ]
-        found += [(each.row, self.refusals.letters) for each in outputs.letters if (each.value or b"") in error.refused]
-        for row, refused in found:
+    def _learn(self, batch: Batch, outputs: Outputs, error: Void, guilty: int | None) -> None:
+        """Remember what the broker refused, so that the next try puts it out as a letter, or as a letter without a value.
+
+        Where several records were refused together, they are suspects: the next try tells which of them it is.
+        """
+        refused = [row for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused]
+        refused += [each.row for each in outputs.letters if (each.value or b"") in error.refused]
+        if guilty is None and len(refused) == 1:
+            guilty = refused[0]
+        for row in refused if guilty is None else [guilty]:
             at = batch.address(row)
-            refused.add((at.partition, at.offset))
+            if guilty is None:
+                self.refusals.suspects.add((at.partition, at.offset))
+            else:
+                (self.refusals.letters if batch.rejected[row] else self.refusals.outputs).add((at.partition, at.offset))
+                self.refusals.suspects.discard((at.partition, at.offset))

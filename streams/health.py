@@ -38,6 +38,7 @@ class Health:
     lag: Callable[[], Mapping[int, int]]
     clock: Callable[[], float] = time.monotonic
     started: bool = False
+    connected: bool = True  # to the broker
     _partitions: dict[int, Progress] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,6 +46,11 @@ class Health:
         """A partition was taken over."""
         with self._lock:
             self._partitions[partition] = Progress(moved_seconds=self.clock())
+
+    def waits(self, partition: int, why: str) -> None:
+        """A partition can't be taken over yet."""
+        with self._lock:
+            self._partitions.setdefault(partition, Progress(moved_seconds=self.clock())).trouble = why
 
     def gone(self, partition: int) -> None:
         """A partition is not ours any more."""
@@ -75,11 +81,12 @@ class Health:
         return not stalled, {"stalled_seconds": stalled, "partitions": len(still)}
 
     def readyz(self) -> tuple[bool, Json]:
-        """Whether the worker started and no partition it owns waits for something that is away."""
+        """Whether the worker started, has its broker, and no partition it owns waits for something that is away."""
         with self._lock:
             waiting = {str(p): progress.trouble for p, progress in self._partitions.items() if progress.trouble}
             owned = sorted(self._partitions)
-        return self.started and not waiting, {"started": self.started, "partitions": list(owned), "waiting_for": waiting}
+        facts: Json = {"started": self.started, "connected": self.connected, "partitions": list(owned), "waiting_for": waiting}
+        return self.started and self.connected and not waiting, facts
 
 
 def rendered(answer: tuple[bool, Json]) -> tuple[int, str, bytes]:

@@ -5,6 +5,7 @@ The rest of `streams/` imports the client's types from here and configures none 
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Record(Protocol):
         """Its type, and milliseconds since the epoch."""
 
 
+DEFAULT_REQUEST_BYTES = 1_000_000  # the client's own default
+
 OnPartitions = Callable[[Consumer, list[TopicPartition]], None]
 
 
@@ -106,9 +109,23 @@ def _note_error(error: KafkaError) -> None:
 
 
 def group_consumer(
-    settings: KafkaSettings, group: str, topic: str, on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions
+    settings: KafkaSettings,
+    group: str,
+    topic: str,
+    on_assign: OnPartitions,
+    on_revoke: OnPartitions,
+    on_lost: OnPartitions,
+    on_connected: Callable[[bool], None],
 ) -> Consumer:
-    """A member of the group, reading committed records only; where to start in a partition is decided by the caller at assignment."""
+    """A member of the group, reading committed records only; where to start in a partition is decided by the caller at assignment.
+
+    `on_connected` is told, twice a second and from within a poll, whether there is a connection to a broker.
+    """
+
+    def note_connections(statistics: str) -> None:
+        brokers = json.loads(statistics)["brokers"].values()
+        on_connected(any(broker["state"] == "UP" for broker in brokers))
+
     conf = {
         **_common(settings),
         "group.id": group,
@@ -122,6 +139,8 @@ def group_consumer(
         "fetch.wait.max.ms": 10,
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 50_000,
+        "statistics.interval.ms": 500,
+        "stats_cb": note_connections,
     }
     if settings.group_protocol == "classic":
         conf |= {
@@ -152,14 +171,20 @@ def plain_consumer(settings: KafkaSettings, group: str, *, read_committed: bool 
     )
 
 
-def transactional_producer(settings: KafkaSettings, transactional_id: str, max_record_bytes: int) -> Producer:
-    """A producer for `streams.transaction`; its transactions are not initialised yet."""
+def transactional_producer(
+    settings: KafkaSettings, transactional_id: str, max_record_bytes: int, max_request_bytes: int = DEFAULT_REQUEST_BYTES
+) -> Producer:
+    """A producer for `streams.transaction`; its transactions are not initialised yet.
+
+    Records together stay below `max_request_bytes`: what one of its topics takes is a limit on requests, not on records alone.
+    """
     return Producer(
         {
             **_common(settings),
             "transactional.id": transactional_id,
             "transaction.timeout.ms": settings.transaction_timeout_ms,
             "message.max.bytes": max_record_bytes,
+            "batch.size": min(max_request_bytes, DEFAULT_REQUEST_BYTES),
             # Only failures are reported a record: a report for each success would cost more than the record.
             "delivery.report.only.error": True,
             "linger.ms": 1,

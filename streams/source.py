@@ -38,6 +38,8 @@ class Watcher(Protocol):
 
     def owns(self, partition: int) -> None: ...
 
+    def waits(self, partition: int, why: str) -> None: ...
+
     def gone(self, partition: int) -> None: ...
 
 
@@ -311,8 +313,8 @@ class Source:
 
     def _let_go(self, partition: int, clean: bool) -> None:
         self._ownership.revoke(partition)
-        if self.reading.pop(partition, None) is not None:
-            self._watcher.gone(partition)
+        self.reading.pop(partition, None)
+        self._watcher.gone(partition)
         self._held = [message for message in self._held if message.partition() != partition]
         taken = self._arrivals.pop(partition, None) is None
         if clean and taken:
@@ -354,12 +356,10 @@ class Source:
             start = self._takeover.take(self._consumer, partition)
             self._consumer.seek(TopicPartition(self._topic, partition, start.replay_from))
         except RetryLater as error:
-            log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, str(error))
-            self._arrivals[partition] = time.monotonic() + error.after_seconds
+            self._wait(partition, str(error), error.after_seconds)
             return
         except KafkaException as error:
-            log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, cause(error).str())
-            self._arrivals[partition] = time.monotonic() + 1.0
+            self._wait(partition, cause(error).str(), 1.0)
             return
         del self._arrivals[partition]
         self._ownership.grant(partition)
@@ -367,3 +367,8 @@ class Source:
         self.reading[partition] = Reading(start.replay_from, start.live_from, start.live_from if start.committed else -1)
         self._consumer.resume([here])
         log.info("taken_over at=%s[%d] replay_from=%d live_from=%d", self._topic, partition, start.replay_from, start.live_from)
+
+    def _wait(self, partition: int, why: str, seconds: float) -> None:
+        log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, why)
+        self._watcher.waits(partition, why)
+        self._arrivals[partition] = time.monotonic() + seconds

@@ -28,13 +28,15 @@ class Refusals:
     """What was refused and must be refused again when it is replayed: schema ids by partition, each from an offset on.
 
     A schema id the registry did not know stays refused although it may be registered later: a replay must reject exactly what was
-    rejected. `outputs` are addresses whose scored event the broker will never take, `letters` those whose dead letter it won't.
+    rejected. `outputs` are addresses whose scored event the broker will never take, `letters` those whose dead letter it won't;
+    `suspects` were refused together with others, and one of them is at fault.
     """
 
     def __init__(self) -> None:
         self._schemas: dict[int, dict[int, int]] = {}
         self.outputs: set[tuple[int, int]] = set()
         self.letters: set[tuple[int, int]] = set()
+        self.suspects: set[tuple[int, int]] = set()
 
     def learn(self, partition: int, found: Mapping[int, int]) -> None:
         """Replace what is known of a partition by what the committed offset says: all that was refused before it."""

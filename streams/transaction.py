@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from schemas.errors import MillraceError
+from streams.bounded_call import BoundedCalls, CallStuck
 from streams.fault_points import passing
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, TopicPartition, cause
 
 log = logging.getLogger(__name__)
 
+STUCK_SECONDS = 6.0  # after which a call that should have come back long ago is given up, and its producer with it
 ATTEMPT_SECONDS = 2.0  # how long one call to the coordinator may take before it is said in the log and made again
 
 Header = tuple[str, bytes | None]
@@ -42,6 +44,9 @@ class Turn(Protocol):
 
     def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
         """Queue one record with headers."""
+
+    def settled(self) -> bool:
+        """Wait for the broker's answer to all that was queued; False when it refused some of it, and the commit will be void."""
 
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
         """Make it final, with these offsets, for the group member that polled them.
@@ -90,6 +95,11 @@ class _Sending:
         except KafkaException as error:
             self._note(cause(error), value or b"")
 
+    def settled(self) -> bool:
+        while self.producer.flush(ATTEMPT_SECONDS) and self.failure is None:
+            log.warning("waiting for the broker to take %d records", len(self.producer))
+        return self.failure is None
+
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._note(error, message.value() or b"")
@@ -113,6 +123,7 @@ class Transactions:
         self.ids: tuple[str, ...] = (f"{prefix}-0", f"{prefix}-1")
         self._make = make
         self._producers = [self._open(name) for name in self.ids]
+        self._calls = [BoundedCalls(name) for name in self.ids]
         self._next = 0
 
     def _open(self, name: str) -> Producer:
@@ -133,61 +144,68 @@ class Transactions:
                 )
 
     def begin(self) -> _Transaction:
-        producer = self._producers[self._next]
+        producer, calls = self._producers[self._next], self._calls[self._next]
         self._next = 1 - self._next
         try:
             producer.begin_transaction()
         except KafkaException as error:
             raise Void(f"no transaction could be begun: {cause(error).str()}") from error
-        return _Transaction(producer)
+        return _Transaction(producer, calls)
 
     def reopen(self) -> None:
-        for producer in self._producers:
-            _abandon(producer)
+        """New producers with the old names: whatever the old ones still had under way is fenced by that."""
+        self.close()
         self._producers = [self._open(name) for name in self.ids]
+        self._calls = [BoundedCalls(name) for name in self.ids]
         self._next = 0
 
     def close(self) -> None:
-        for producer in self._producers:
-            _abandon(producer)
+        for producer, calls in zip(self._producers, self._calls, strict=True):
+            if not calls.stuck:  # another call would wait behind the one that does not come back
+                _abandon(producer)
+            calls.close()
 
 
 class _Transaction(_Sending):
+    def __init__(self, producer: Producer, calls: BoundedCalls) -> None:
+        super().__init__(producer)
+        self._calls = calls
+
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
         producer = self.producer
         try:
-            _insist("send_offsets", lambda: producer.send_offsets_to_transaction(offsets, member, ATTEMPT_SECONDS))
-            while producer.flush(ATTEMPT_SECONDS) and self.failure is None:
-                log.warning("waiting for the broker to take %d records", len(producer))
-            if self.failure is not None:
+            self._insist("send_offsets", lambda: producer.send_offsets_to_transaction(offsets, member, ATTEMPT_SECONDS))
+            if not self.settled():
                 raise KafkaException(self.failure)
             passing("offsets_sent")
-            _insist("commit", lambda: producer.commit_transaction(ATTEMPT_SECONDS))
+            self._insist("commit", lambda: producer.commit_transaction(ATTEMPT_SECONDS))
         except KafkaException as error:
             if not cause(error).fatal():
-                _abort(producer)
+                self._abort()
             # Reports of failed records are served by poll: without it, those that were refused would stay unknown.
             producer.poll(0)
             raise Void(f"transaction aborted: {cause(error).str()}", self.refused) from error
+        except CallStuck as error:
+            raise Void(f"transaction given up: {error}") from error
 
+    def _insist(self, what: str, call: Callable[[], object]) -> None:
+        """Make a transactional call until it has an answer: one that timed out may have happened, and only a repeat tells."""
+        while True:
+            try:
+                self._calls(call, STUCK_SECONDS)
+                return
+            except KafkaException as error:
+                if not cause(error).retriable():
+                    raise
+                log.warning("transaction_call_repeated call=%s detail=%r", what, cause(error).str())
 
-def _insist(what: str, call: Callable[[], object]) -> None:
-    """Make a transactional call until it has an answer: one that timed out may have happened, and only a repeat tells."""
-    while True:
+    def _abort(self) -> None:
         try:
-            call()
-            return
+            self._insist("abort", lambda: self.producer.abort_transaction(ATTEMPT_SECONDS))
         except KafkaException as error:
-            if not cause(error).retriable():
-                raise
-            log.warning("transaction_call_repeated call=%s detail=%r", what, cause(error).str())
-
-
-def _abort(producer: Producer) -> None:
-    try:
-        _insist("abort", lambda: producer.abort_transaction(ATTEMPT_SECONDS))
-    except KafkaException as error:
-        log.warning("transaction_not_aborted detail=%r", cause(error).str())
+            log.warning("transaction_not_aborted detail=%r", cause(error).str())
+        except CallStuck as error:
+            log.warning("transaction_not_aborted detail=%r", str(error))
 
 
 def _abandon(producer: Producer) -> None:
@@ -234,9 +252,7 @@ class _Delivery(_Sending):
         self._commit = commit
 
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
-        while self.producer.flush(ATTEMPT_SECONDS) and self.failure is None:
-            log.warning("waiting for the broker to take %d records", len(self.producer))
-        if self.failure is not None:
+        if not self.settled() and self.failure is not None:
             raise Void(f"an output was not taken: {self.failure.str()}", self.refused)
         try:
             self._commit(offsets)

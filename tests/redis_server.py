@@ -68,6 +68,11 @@ class RedisServer:
         with redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0)) as client:
             return client.execute_command(*command)
 
+    def ask_as(self, password: str, *command: Any) -> Any:
+        """The same, for a server that wants a password."""
+        with redis.Redis(unix_socket_path=str(self.socket), password=password, retry=Retry(NoBackoff(), 0)) as client:
+            return client.execute_command(*command)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server's process."""
         assert self._process is not None

@@ -24,6 +24,7 @@ from typing import Any
 
 import fastavro
 import redis
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from streams.bound import Bound
 from streams.create_topics import create
@@ -371,7 +372,7 @@ def read_topic(broker: Broker, topic: str) -> list[Record]:
         at_end: set[int] = set()
         while len(at_end) < len(partitions):
             first = reader.poll(0.5)  # a consume alone would wait its whole timeout for the rest
-            for message in [first, *reader.consume(10_000, 0)] if first else ():
+            for message in () if first is None else (first, *reader.consume(10_000, 0)):
                 error, partition = message.error(), message.partition()
                 if error is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error.str()
@@ -404,3 +405,11 @@ def at_ms(milliseconds: int) -> datetime | int:
 
 def payments(count: int, first: int = 0, **changes: Any) -> list[dict[str, Any]]:
     return [payment(first + i, **changes) for i in range(count)]
+
+
+def alter_topic(broker: Broker, topic: str, **settings: str) -> None:
+    """Change settings of a topic that is there; Kafka's names, with underscores for dots."""
+    client = broker.admin
+    changes = [ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+    for answer in client.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=changes)]).values():
+        answer.result()

@@ -102,6 +102,7 @@ class Payments:
         model, version: what scored events should say.
         fingerprints: one of them they should say: a pipeline that was changed has several.
         lateness_ms: of both entities.
+        most_bytes: of a value.
     """
 
     schemas: Mapping[int, Any]
@@ -112,6 +113,7 @@ class Payments:
     terminals: bool = True
     threshold: float = DECISION_THRESHOLD
     lateness_ms: int = HOUR_MS
+    most_bytes: int = 1_048_588
 
     def faults(self, evidence: Evidence, *, at_rest: bool = True) -> list[Fault]:
         """All that is wrong.
@@ -145,7 +147,7 @@ class Payments:
     def payment(self, record: Record) -> dict[str, Any] | None:
         """What a record says, or None where it can't be used."""
         value = record.value
-        if value is None or len(value) < 5 or value[0] != 0:
+        if value is None or not 5 <= len(value) <= self.most_bytes or value[0] != 0:
             return None
         schema = self.schemas.get(struct.unpack(">i", value[1:5])[0])
         if schema is None:
@@ -263,7 +265,7 @@ class Payments:
                     found.append(Fault("wrong", at, f"features are said to be {said['feature_fingerprint']}"))
             if answer.key != record.key or (kind == "letter" and answer.value != record.value):
                 found.append(Fault("wrong", at, f"the {kind}'s key or value is not the record's"))
-            if kind == "output" and expected is not None and answer.timestamp_ms != max(_ms(expected["event_time"]), 0):
+            if kind == "output" and expected is not None and answer.timestamp_ms != max(_ms(expected["event_time"]), 1):
                 found.append(Fault("wrong", at, f"is stamped {answer.timestamp_ms}, wanted its event time"))
         return found
 

@@ -50,6 +50,9 @@ class Broker:
     def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
         self.sent.append((topic, value, timestamp_ms))
 
+    def settled(self) -> bool:
+        return not any(value in (self.refuse or ()) for _, value, _ in self.sent)
+
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
         if self.refuse is not None:
             raise Void("refused", self.refuse)
