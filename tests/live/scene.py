@@ -176,6 +176,10 @@ class Scene:
             assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the example"
             text = text.replace(old, new)
         self.file.write_text(text)
+        self.reload()
+
+    def reload(self) -> None:
+        """Take the pipeline file as it is now."""
         self.bound: Bound = load_bound(self.file)
 
     @property
@@ -272,6 +276,36 @@ class Scene:
             return self.committed(reader)
         except KafkaException:
             return None
+
+    def commit_offset(self, offset: int) -> None:
+        """Set the group's offset of partition 0, as an operator's tool does while no worker runs."""
+        self._while_the_group_is_empty(
+            lambda reader: reader.commit(offsets=[TopicPartition(self.bound.input.name, 0, offset)], asynchronous=False)
+        )
+
+    def delete_offsets(self) -> None:
+        """Let the group be forgotten."""
+        group, client = self.stage.group(self.settings.kafka), self.broker.admin
+
+        def delete(reader: Consumer) -> object:
+            return client.delete_consumer_groups([group])[group].result()
+
+        self._while_the_group_is_empty(delete)
+
+    def _while_the_group_is_empty(self, change: Callable[[Consumer], object]) -> None:
+        reader = self.group_reader()
+
+        def changed() -> bool:
+            try:
+                change(reader)
+                return True
+            except KafkaException:
+                return False  # a member that has left is not forgotten yet
+
+        try:
+            wait_for("the group to be changed", changed)
+        finally:
+            reader.close()
 
     def ends(self) -> dict[int, int]:
         """Where the input ends, by partition."""

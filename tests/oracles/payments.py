@@ -316,7 +316,7 @@ def letters_by_source(letters: Iterable[Record]) -> dict[tuple[int, int], dict[s
 
 def forest_score(features: Sequence[float]) -> float:
     """The score of `tests.live.model`: a stump for each feature; the sums are exact in float32, in any order."""
-    return sum(stump_weight(i) for i, value in enumerate(features) if np.float32(value) > np.float32(stump_threshold(i)))
+    return sum((stump_weight(i) for i, value in enumerate(features) if np.float32(value) > np.float32(stump_threshold(i))), 0.0)
 
 
 def stump_threshold(feature: int) -> float:
