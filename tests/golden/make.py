@@ -32,9 +32,10 @@ def simulated() -> list[dict[str, Any]]:
     for row in random.choice(np.arange(1, COUNT), 12, replace=False).tolist():
         event_ms[row] = event_ms[row - 1]  # ties
     sent_ms = event_ms.copy()
-    for row in random.choice(np.arange(60, COUNT), 15, replace=False).tolist():
+    for turn, row in enumerate(random.choice(np.arange(60, COUNT), 15, replace=False).tolist()):
         newest = event_ms[:row][made.customer[:row] == made.customer[row]].max()
-        event_ms[row] = newest - random.integers(1, HOUR_MS)  # late
+        # Late: two of them by just what is admitted, two by a millisecond more.
+        event_ms[row] = newest - (HOUR_MS + turn % 2 if turn < 4 else random.integers(1, HOUR_MS))
     sent_ms += np.where(random.random(COUNT) < 0.05, random.integers(HOUR_MS, 72 * HOUR_MS, COUNT), 0)
     ids, people, shops = list(made.payment_id), list(made.customer_id), list(made.terminal_id)
     events = [
