@@ -56,6 +56,8 @@ class FenceLost(MillraceError):
 class LostBlock(FenceLost):
     """The stored block of a key isn't what was written to it: the shard has to be rebuilt from its log."""
 
+    shard = ""  # which one, as the store knows it
+
 
 class TooManyRecords(MillraceError):
     """A key has more events in its windows than its entity declares room for."""

@@ -80,10 +80,10 @@ class Account:
         for partition in tokens:
             self._health.trouble(partition, str(error))
 
-    def owns(self, partition: int) -> None:
-        """A partition was taken over, maybe again."""
+    def owns(self, partition: int, next_offset: int) -> None:
+        """A partition was taken over, maybe again, and is read from there."""
         self._owned.add(partition)
-        self._health.owns(partition)
+        self._health.owns(partition, next_offset)
         self._metrics.owned.set(len(self._owned))
 
     def waits(self, partition: int, why: str) -> None:

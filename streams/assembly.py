@@ -18,21 +18,24 @@ from streams.commit import Commit
 from streams.dead_letters import HaltLimit, Letter, Sender, letter
 from streams.extract import Extract
 from streams.health import Health
-from streams.kafka import Consumer, TopicFacts, TopicPartition, group_consumer, plain_producer, transactional_producer
+from streams.kafka import Consumer, OnPartitions, TopicFacts, TopicPartition, group_consumer, plain_producer, transactional_producer
 from streams.metrics import Metrics
 from streams.ownership import InFlight, Ownership, Tokens
 from streams.refusal import refusal
+from streams.refusals import Refusals
 from streams.run_step import Step, StepRunner
 from streams.score import Score
 from streams.scored_event import Stamp
 from streams.settings import Settings
 from streams.source import Source
 from streams.stage import Stage
-from streams.takeover import PartitionTakeover, Refusals
+from streams.takeover import PartitionTakeover
 from streams.transaction import Deliveries, Outbox, Transactions, fence
 from streams.transform import Transform
 from transforms.shard import ShardState
 from transforms.store import Store
+
+LAST = "load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Parts:
         self._transform = Transform(
             bound,
             lambda partition: ShardState(str(partition), stage.entities, given.store, bound.event_time.column, settings.worker.max_keys),
+            self._ownership.tokens,
         )
         self._account = Account(
             given.metrics,
@@ -97,7 +101,7 @@ class Parts:
             ),
             "transform": self._run("transform", self._transform),
             "score": self._run("score", Score(given.scorer, bound.features.names)),
-            "load": self._leave_after(self._run("load", self._make_commit())),
+            LAST: self._run(LAST, self._make_commit()),
         }
 
     def close(self) -> None:
@@ -106,20 +110,23 @@ class Parts:
         self._given.store.close()
 
     def _run(self, name: str, step: Step) -> Step:
-        return StepRunner(name, step, self._ownership, self._start_over, self._given.metrics)
+        runner = StepRunner(name, step, self._ownership, self._start_over, self._given.metrics)
 
-    def _leave_after(self, step: Step) -> Step:
-        def last(batch: Batch) -> Batch:
+        def counted(batch: Batch) -> Batch:
+            done = False
             try:
-                return step(batch)
+                given_on = runner(batch)
+                done = True
+                return given_on
             finally:
-                self._in_flight.leave()
+                if name == LAST or not done:  # a batch that fails goes no further
+                    self._in_flight.leave()
 
-        return last
+        return counted
 
     def _start_over(self, tokens: Tokens, error: MillraceError) -> None:
         if isinstance(error, LostBlock):
-            self._takeover.damaged.update(tokens)
+            self._takeover.damaged.update(partition for partition in tokens if str(partition) == error.shard)
         self._account.started_over(tokens, error)
         self.source.start_over(tokens, error)
 
@@ -150,6 +157,7 @@ class Parts:
             topic=given.bound.input.name,
             store=given.store,
             state=given.stage.state_fingerprint,
+            pipeline=given.bound.fingerprint,
             refusals=self._refusals,
             declared=given.settings.kafka.start,
             on_conflict=given.settings.worker.on_conflict,
@@ -164,8 +172,8 @@ class Parts:
         def connected(is_up: bool) -> None:
             given.health.connected = is_up
 
-        def connect(*callbacks: Callable[..., None]) -> Consumer:
-            return group_consumer(kafka, given.stage.group(kafka), given.bound.input.name, *callbacks, connected)
+        def connect(on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions) -> Consumer:
+            return group_consumer(kafka, given.stage.group(kafka), given.bound.input.name, on_assign, on_revoke, on_lost, connected)
 
         return Source(
             topic=given.bound.input.name,
@@ -184,9 +192,9 @@ class Parts:
         letters_take = given.topics[bound.input.dead_letters].max_record_bytes
         sender = Sender(bound.name, settings.kafka.instance, bound.features.fingerprint, given.card.version)
 
-        def write_letter(batch: Batch, row: int, refused_before: bool) -> Letter:
+        def write_letter(batch: Batch, row: int, times_refused: int) -> Letter:
             error, refused_by = refusal(bound, self._decoder, batch, row)
-            return letter(batch, row, error, refused_by, sender, time.time_ns() // 1_000_000, letters_take, refused_before)
+            return letter(batch, row, error, refused_by, sender, time.time_ns() // 1_000_000, letters_take, times_refused)
 
         return Commit(
             output=bound.output.name,
@@ -194,12 +202,14 @@ class Parts:
             encoder=given.encoder,
             stamp=stamp(given),
             write_letter=write_letter,
-            timestamp_bounds_ms=given.topics[bound.output.name].clamp_bounds_ms(),
+            output_bounds_ms=given.topics[bound.output.name].clamp_bounds_ms(),
+            letter_bounds_ms=given.topics[bound.input.dead_letters].clamp_bounds_ms(),
             outbox=self.outbox,
             ownership=self._ownership,
             refusals=self._refusals,
             store=given.store,
             state=given.stage.state_fingerprint,
+            pipeline=bound.fingerprint,
             limit=HaltLimit(settings.dead_letters.halt_share, settings.dead_letters.halt_window_records),
             final=self._account.final,
             settled=self._transform.settled,

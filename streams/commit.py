@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,18 +19,20 @@ from schemas.codec import Encoder
 from schemas.columns import Ints
 from schemas.reject import Reject
 from streams.batch import Batch
-from streams.dead_letters import HaltLimit, Letter
+from streams.dead_letters import BAREST, HaltLimit, Letter, TooManyRefused
 from streams.fault_points import passing
 from streams.kafka import TopicPartition
 from streams.ownership import Ownership
 from streams.recovery import CommitNote
+from streams.refusals import Refusals, place_of, rows_at
 from streams.scored_event import Stamp, scored_columns
-from streams.takeover import Refusals
 from streams.transaction import Outbox, Turn, Void
 from transforms.fixed_point import numbers
 from transforms.store import Store
 
 EARLIEST_STAMP_MS = 1  # of a record
+CLOCK_MARGIN_MS = 60_000
+HUNT_SECONDS = 3.0  # for telling records apart within one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,15 @@ class Commit:
         dead_letters: topic of the refused records.
         encoder: of scored events.
         stamp: what all scored events say.
-        write_letter: makes the dead letter of a row; the flag says that the broker refused it before.
-        timestamp_bounds_ms: how far before and after now the output topic takes timestamps.
+        write_letter: makes the dead letter of a row; the number says how often the broker refused it.
+        output_bounds_ms: how far before and after now the output topic takes timestamps.
+        letter_bounds_ms: likewise, the dead letters' topic.
         outbox: begins transactions.
         ownership: says whether the batch may still become final.
         refusals: learns of outputs the broker will never take.
         store: keeps the state.
         state: the state's fingerprint, noted with each committed offset.
+        pipeline: the pipeline's fingerprint, noted likewise.
         limit: stops the worker when too much is refused.
         final: is told of each batch made final, with the seconds its transaction took.
         settled: is told how far a partition's state is safely in the store.
@@ -76,18 +80,21 @@ class Commit:
     dead_letters: str
     encoder: Encoder
     stamp: Stamp
-    write_letter: Callable[[Batch, int, bool], Letter]
-    timestamp_bounds_ms: tuple[int, int]
+    write_letter: Callable[[Batch, int, int], Letter]
+    output_bounds_ms: tuple[int, int]
+    letter_bounds_ms: tuple[int, int]
     outbox: Outbox
     ownership: Ownership
     refusals: Refusals
     store: Store
     state: str
+    pipeline: str
     limit: HaltLimit
     final: Callable[[Batch, float], None]
     settled: Callable[[int, int], None]
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     _written: dict[int, tuple[int, int]] = field(default_factory=dict)  # partition -> token and position of its last write
+    _counted: dict[int, int] = field(default_factory=dict)  # partition -> next offset of what the limit has judged
 
     def __call__(self, batch: Batch) -> Batch:
         """Make a batch final, if its partitions are still ours.
@@ -99,11 +106,12 @@ class Commit:
         """
         if not batch.replay:
             batch = self._refuse_again(batch)
-            self.limit.count(batch.rejected)
+            self._judge(batch)
         outputs = self._encode(batch)
         with self.ownership.holding(batch.tokens) as member:
             if member is None:
                 raise Void("a partition of the batch left before it was committed")  # the others' rows have to be read again
+            self._check_order(batch)
             begun = time.perf_counter()
             if not batch.replay:
                 self._decide(batch, outputs, member)
@@ -113,11 +121,25 @@ class Commit:
             passing("after_write")
         return batch
 
+    def _check_order(self, batch: Batch) -> None:
+        """A bug elsewhere must not become a wrong score: what comes after later batches of its partition was computed on their state."""
+        for span in batch.spans:
+            written_as, position = self._written.get(span.partition, (0, 0))
+            in_order = written_as != batch.tokens[span.partition] or position <= span.first_offset
+            assert in_order, f"{span} comes after a batch up to {position}"
+
+    def _judge(self, batch: Batch) -> None:
+        """Count what is refused, each record once however often it is tried."""
+        for span in batch.spans:
+            if span.next_offset > self._counted.get(span.partition, -1):
+                self._counted[span.partition] = span.next_offset
+                self.limit.count(batch.rejected[span.rows])
+
     def _decide(self, batch: Batch, outputs: Outputs, member: object) -> None:
         """Outputs, dead letters and offsets, together or not at all."""
-        sent = self._parcels(batch, outputs)
-        note = [CommitNote(self.state, self.refusals.schemas(span.partition)).dump() for span in batch.spans]
+        note = [CommitNote(self.state, self.refusals.schemas(span.partition), self.pipeline).dump() for span in batch.spans]
         offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
+        sent = self._parcels(batch, outputs)
         guilty: int | None = None
         try:
             turn = self.outbox.begin()
@@ -131,7 +153,8 @@ class Commit:
             self._learn(batch, outputs, error, guilty)
             self.outbox.reopen()
             raise
-        self.refusals.suspects.difference_update((at.partition, at.offset) for at in map(batch.address, self._suspect_rows(batch)))
+        for span in batch.spans:
+            self.refusals.forget(span.partition, span.next_offset)
 
     def _follow(self, batch: Batch) -> None:
         """Let the state follow what was committed: one fenced write a partition."""
@@ -149,21 +172,22 @@ class Commit:
             return Outputs(np.zeros(0, np.int64), (), ())
         rows = np.flatnonzero(batch.usable)
         values = list(self.encoder.encode(scored_columns(batch, self.stamp), rows))
-        letters = []
-        for row in np.flatnonzero(batch.rejected).tolist():
-            at = batch.address(row)
-            letters.append(self.write_letter(batch, row, (at.partition, at.offset) in self.refusals.letters))
-        return Outputs(rows, values, letters)
+        refused = np.flatnonzero(batch.rejected).tolist()
+        return Outputs(rows, values, [self.write_letter(batch, row, self.refusals.letters[place_of(batch, row)]) for row in refused])
 
     def _parcels(self, batch: Batch, outputs: Outputs) -> Parcels:
-        before, after = self.timestamp_bounds_ms
-        now = self.now_ms()
         stamps: list[int] = []
         if len(outputs.rows):
             event_ms = numbers(self.stamp.event_time, batch.columns[self.stamp.event_time])[outputs.rows]
-            # Never 0: the client takes that for "now".
-            stamps = np.clip(event_ms, max(now - before, EARLIEST_STAMP_MS), now + after).tolist()
+            stamps = self._clamped(event_ms, self.output_bounds_ms).tolist()
         return Parcels(outputs, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
+
+    def _clamped(self, stamps_ms: Ints, bounds_ms: tuple[int, int]) -> Ints:
+        """Timestamps as a topic takes them, with a margin for the time they are under way and for clocks that differ."""
+        before, after = (bound - min(CLOCK_MARGIN_MS, bound // 2) for bound in bounds_ms)
+        now = self.now_ms()
+        # Never 0: the client takes that for "now".
+        return np.clip(stamps_ms, max(now - before, EARLIEST_STAMP_MS), now + after)
 
     def _send(self, turn: Turn, sent: Parcels) -> None:
         turn.send(self.output, sent.outputs.values, sent.keys, sent.stamps_ms)
@@ -171,19 +195,24 @@ class Commit:
             self._send_letter(turn, each)
 
     def _send_letter(self, turn: Turn, each: Letter) -> None:
-        turn.send_letter(self.dead_letters, each.value, each.key, max(each.timestamp_ms, EARLIEST_STAMP_MS), each.headers)
+        stamp_ms = int(self._clamped(np.array([each.timestamp_ms]), self.letter_bounds_ms)[0])
+        turn.send_letter(self.dead_letters, each.value, each.key, stamp_ms, each.headers)
 
     def _send_apart(self, turn: Turn, batch: Batch, sent: Parcels) -> int | None:
         """Send each suspect in a request of its own, in its place; the row that the broker refuses, if there is one.
 
         A broker refuses a request as a whole: one record of it is at fault, and many are told that they were refused.
+
+        Raises:
+            Void: there are more suspects than a transaction has time for; those that were taken are cleared.
         """
-        suspects = set(self._suspect_rows(batch))
+        suspects = set(rows_at(self.refusals.suspects, batch))
         ways: list[tuple[int, Callable[[], None]]] = [
             (row, partial(turn.send, self.output, [value], [key], [stamp]))
             for row, value, key, stamp in zip(sent.outputs.rows.tolist(), sent.outputs.values, sent.keys, sent.stamps_ms, strict=True)
         ]
         ways += [(each.row, partial(self._send_letter, turn, each)) for each in sent.outputs.letters]
+        deadline = time.monotonic() + HUNT_SECONDS
         for row, send in ways:
             if row not in suspects:
                 send()
@@ -191,23 +220,19 @@ class Commit:
                 send()
                 if not turn.settled():
                     return row
+                self.refusals.suspects.discard(place_of(batch, row))
+                if time.monotonic() > deadline:
+                    raise Void(f"{len(self.refusals.suspects)} records are still to be told apart from one that the broker refuses")
         return None
-
-    def _suspect_rows(self, batch: Batch) -> list[int]:
-        if not self.refusals.suspects:
-            return []
-        return [row for row in range(len(batch)) if (at := batch.address(row)) and (at.partition, at.offset) in self.refusals.suspects]
 
     def _refuse_again(self, batch: Batch) -> Batch:
         """Reject rows whose output the broker refused when they were tried before."""
-        if not self.refusals.outputs:
+        rows = rows_at(self.refusals.outputs, batch)
+        if not rows:
             return batch
-        rejected = batch.rejected.copy()
-        for row in np.flatnonzero(batch.usable).tolist():
-            at = batch.address(row)
-            if (at.partition, at.offset) in self.refusals.outputs:
-                rejected[row] = Reject.OUTPUT_REFUSED
-        return replace(batch, rejected=rejected)
+        refused = np.zeros(len(batch), np.bool_)
+        refused[rows] = True
+        return batch.rejecting(refused, Reject.OUTPUT_REFUSED)
 
     def _learn(self, batch: Batch, outputs: Outputs, error: Void, guilty: int | None) -> None:
         """Remember what the broker refused, so that the next try puts it out as a letter, or as a letter without a value.
@@ -219,9 +244,15 @@ class Commit:
         if guilty is None and len(refused) == 1:
             guilty = refused[0]
         for row in refused if guilty is None else [guilty]:
-            at = batch.address(row)
+            place = place_of(batch, row)
             if guilty is None:
-                self.refusals.suspects.add((at.partition, at.offset))
+                self.refusals.suspects.add(place)
+                continue
+            self.refusals.suspects.discard(place)
+            if not batch.rejected[row]:
+                self.refusals.outputs.add(place)
+            elif self.refusals.letters[place] < BAREST:
+                self.refusals.letters[place] += 1
             else:
-                (self.refusals.letters if batch.rejected[row] else self.refusals.outputs).add((at.partition, at.offset))
-                self.refusals.suspects.discard((at.partition, at.offset))
+                at = batch.address(row)
+                raise TooManyRefused(f"the broker takes no dead letter of {at}, not even one without key and value") from error

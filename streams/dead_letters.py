@@ -7,7 +7,7 @@ transaction of its batch, so a record is either scored or a letter, once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ Header = tuple[str, bytes | None]
 CONNECT = "__connect.errors."
 OURS = "millrace."
 HEADER_ROOM_BYTES = 65_536  # how much larger than its record a letter may be
+MOST_WORDS = 2_000
+BAREST = 2  # refusals after which a letter has neither value, key nor the original headers
 
 
 class TooManyRefused(MillraceError):
@@ -49,18 +51,17 @@ class Sender:
 
 
 def letter(
-    batch: Batch, row: int, error: RecordError, stage: str, sender: Sender, now_ms: int, max_bytes: int, refused_before: bool
+    batch: Batch, row: int, error: RecordError, stage: str, sender: Sender, now_ms: int, max_bytes: int, times_refused: int
 ) -> Letter:
     """The dead letter of one row.
 
-    A value that is larger than the dead letters' topic takes, or whose letter was refused before, is left out; its size and
-    SHA-256 stand in the headers, and the address says where the record itself is.
+    What is larger than the dead letters' topic takes, or was refused before, is left out: first the value, then key and original
+    headers as well. Sizes and SHA-256 stand in for them, and the address says where the record itself is.
     """
     at = batch.address(row)
     value = None if batch.absent[row] else batch.raw[row]
     schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
-    headers: list[Header] = [
-        *batch.headers(row),
+    ours: list[Header] = [
         *_texts(
             CONNECT,
             {
@@ -72,7 +73,7 @@ def letter(
                 "stage": stage,
                 "class.name": f"millrace.{stage}",
                 "exception.class.name": "schemas.errors.RecordError",
-                "exception.message": f"{at} refused by {stage}: {error}",
+                "exception.message": f"{at} refused by {stage}: {error}"[:MOST_WORDS],
             },
         ),
         *_texts(
@@ -90,12 +91,25 @@ def letter(
             },
         ),
     ]
-    key = batch.keys[row]
-    size = len(value or b"") + len(key or b"") + sum(len(name) + len(text or b"") for name, text in headers) + 1_024
-    if value is not None and (refused_before or size > max_bytes):
-        headers += _texts(OURS, {"value_size_bytes": len(value), "value_sha256": hashlib.sha256(value).hexdigest()})
-        value = None
-    return Letter(row, value, key, int(batch.arrived_ms[row]), tuple(headers))
+    key, given = batch.keys[row], tuple(batch.headers(row))
+    arrived_ms = int(batch.arrived_ms[row])
+    if times_refused < 1 and _size((*given, *ours), key, value) <= max_bytes:
+        return Letter(row, value, key, arrived_ms, (*given, *ours))
+    ours += _stand_in("value", value)
+    if times_refused < BAREST and _size((*given, *ours), key, None) <= max_bytes:
+        return Letter(row, None, key, arrived_ms, (*given, *ours))
+    ours += _stand_in("key", key)
+    return Letter(row, None, None, arrived_ms, tuple(ours))
+
+
+def _stand_in(name: str, content: bytes | None) -> Iterator[Header]:
+    found = content or b""
+    return _texts(OURS, {f"{name}_size_bytes": len(found), f"{name}_sha256": hashlib.sha256(found).hexdigest()})
+
+
+def _size(headers: Iterable[Header], key: bytes | None, value: bytes | None) -> int:
+    """Bytes a record takes, at most."""
+    return len(value or b"") + len(key or b"") + sum(len(name.encode()) + len(text or b"") + 10 for name, text in headers) + 256
 
 
 def _texts(prefix: str, values: dict[str, object]) -> Iterator[Header]:

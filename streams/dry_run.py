@@ -24,10 +24,10 @@ from streams.batch import Batch, Span
 from streams.bound import Bound
 from streams.extract import Extract
 from streams.refusal import refusal
+from streams.refusals import Refusals
 from streams.score import Score
 from streams.scored_event import DECISIONS, Stamp, output_schema, scored_columns
 from streams.settings import Settings
-from streams.takeover import Refusals
 from streams.transform import Transform
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
@@ -74,7 +74,9 @@ class DryRun:
         self._store.claim(SHARD, {})
         extract = Extract(bound, self._decoder, Refusals(), max_record_bytes=2**31 - 1, unknown_schema_retry_seconds=0)
         self._transform = Transform(
-            bound, lambda partition: ShardState(SHARD, bound.pipeline.entities, self._store, bound.event_time.column, max_keys)
+            bound,
+            lambda partition: ShardState(SHARD, bound.pipeline.entities, self._store, bound.event_time.column, max_keys),
+            lambda: {PARTITION: TOKEN},
         )
         self._steps = (extract, self._transform, Score(scorer, bound.features.names))
         schema = output_schema(bound)

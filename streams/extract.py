@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from schemas.codec import Decoded, Decoder
 from schemas.columns import Column, Mask, PackedBytes
 from schemas.compare import same_text
+from schemas.errors import RetryLater
 from schemas.reject import Reject
 from schemas.rules import check
 from streams.batch import Batch
 from streams.bound import Bound
-from streams.takeover import Refusals
+from streams.refusals import Refusals
 
 RETRY_SECONDS = 0.25
 
@@ -78,6 +79,8 @@ class Extract:
         decoded = self._decoder.decode(batch.raw, batch.absent)
         for row in np.flatnonzero(self._undecided(batch, decoded)).tolist():
             at = batch.address(row)
+            if batch.replay:  # it was known when the record was scored: refusing it now would take it out of the windows in silence
+                raise RetryLater(f"{at} was scored with schema id {decoded.schema_ids[row]}, which the registry does not know any more")
             self._refusals.refuse_schema(at.partition, int(decoded.schema_ids[row]), at.offset)
         return decoded
 

@@ -77,6 +77,7 @@ class Frame:
         source: blocks until it is told to stop; runs in a thread of its own.
         stop_source: tells it to.
         pages: the web pages.
+        in_flight: the most batches between source and last step.
         host, port: where they are served; port 0 = not at all.
     """
 
@@ -89,6 +90,7 @@ class Frame:
         pages: Sequence[Page],
         host: str,
         port: int,
+        in_flight: int,
     ) -> None:
         self._source = source
         self._stop_source = stop_source
@@ -98,7 +100,8 @@ class Frame:
         self.app = App(
             name, broker="kafka://unused", autodiscover=False, web_enabled=port > 0, web_bind=host, web_port=port or 6066, loghandlers=[]
         )
-        channels = [BatchChannel(self.app, maxsize=1) for _ in steps]
+        # Room for all that can be in flight: a put that has to wait may be overtaken by a later one.
+        channels = [BatchChannel(self.app, maxsize=in_flight) for _ in steps]
         for place, (step, function) in enumerate(steps):
             following = channels[place + 1] if place + 1 < len(steps) else None
             self._agent(step, function, self._threads[place], channels[place], following)

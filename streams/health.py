@@ -30,22 +30,34 @@ class Health:
 
     Args:
         stalled_seconds: how long a partition may stand still with records waiting.
-        lag: by partition, how many offsets are waiting now.
+        ends: by partition, where it ends.
+        beat: when the source's thread was last seen to turn (monotonic seconds): what it says of ends is no older than that.
         clock: monotonic seconds.
     """
 
     stalled_seconds: float
-    lag: Callable[[], Mapping[int, int]]
+    ends: Callable[[], Mapping[int, int]]
+    beat: Callable[[], float] = time.monotonic
     clock: Callable[[], float] = time.monotonic
     started: bool = False
     connected: bool = True  # to the broker
     _partitions: dict[int, Progress] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def owns(self, partition: int) -> None:
-        """A partition was taken over."""
+    def owns(self, partition: int, next_offset: int) -> None:
+        """A partition was taken over and is read from `next_offset`; if that is the same once more, it has not moved."""
         with self._lock:
-            self._partitions[partition] = Progress(moved_seconds=self.clock())
+            known = self._partitions.get(partition)
+            if known is None or next_offset > known.next_offset:
+                self._partitions[partition] = Progress(next_offset, self.clock())
+            else:
+                known.next_offset = next_offset
+
+    def lag(self) -> dict[int, int]:
+        """By partition, the offsets between the committed one and the end."""
+        ends = self.ends()
+        with self._lock:
+            return {p: max(ends[p] - progress.next_offset, 0) for p, progress in self._partitions.items() if p in ends}
 
     def waits(self, partition: int, why: str) -> None:
         """A partition can't be taken over yet."""
@@ -70,14 +82,17 @@ class Health:
                 self._partitions[partition].trouble = why
 
     def livez(self) -> tuple[bool, Json]:
-        """Whether every partition with records waiting has moved of late."""
+        """Whether the source's thread turns, and every partition with records waiting has moved of late."""
         lags = self.lag()
         with self._lock:
             for partition, progress in self._partitions.items():
-                if lags.get(partition, 0) == 0:
+                if lags.get(partition, 0) == 0 and not progress.trouble:
                     progress.moved_seconds = self.clock()
             still = {p: round(self.clock() - progress.moved_seconds, 1) for p, progress in self._partitions.items()}
-        stalled = {str(p): seconds for p, seconds in still.items() if seconds > self.stalled_seconds}
+        stalled: dict[str, Json] = {str(p): seconds for p, seconds in still.items() if seconds > self.stalled_seconds}
+        silent_seconds = self.clock() - self.beat()
+        if silent_seconds > self.stalled_seconds:
+            stalled["source"] = round(silent_seconds, 1)
         return not stalled, {"stalled_seconds": stalled, "partitions": len(still)}
 
     def readyz(self) -> tuple[bool, Json]:

@@ -37,10 +37,15 @@ class Ownership:
             self._tokens[partition] = self._granted
             return self._granted
 
-    def revoke(self, partition: int) -> None:
-        """The partition is not ours any more; waits for a commit that is under way."""
-        with self._lock:
+    def revoke(self, partition: int, timeout_seconds: float = -1) -> bool:
+        """The partition is not ours any more. Waits for a commit that is under way; False when that took longer, and nothing changed."""
+        if not self._lock.acquire(timeout=timeout_seconds):
+            return False
+        try:
             self._tokens.pop(partition, None)
+        finally:
+            self._lock.release()
+        return True
 
     def void(self, tokens: Tokens) -> None:
         """What was derived under these tokens is void."""
@@ -81,10 +86,11 @@ class InFlight:
         self._count = 0
         self._changed = threading.Condition()
 
-    def room(self, timeout_seconds: float) -> bool:
-        """Wait until there is room for one more; False when there was none in time."""
+    def room(self, timeout_seconds: float, most: int | None = None) -> bool:
+        """Wait until there is room for one more, of `most` if that is fewer than the limit; False when there was none in time."""
+        limit = self._limit if most is None else min(most, self._limit)
         with self._changed:
-            return self._changed.wait_for(lambda: self._count < self._limit, timeout_seconds)
+            return self._changed.wait_for(lambda: self._count < limit, timeout_seconds)
 
     def enter(self) -> None:
         """Count one more. Only the source enters, so room seen is room kept."""

@@ -14,6 +14,7 @@ somebody interfered. What lies between them was put out before: it is replayed i
     C     R <= C     replay [R, C), then C
     C     none       replay [log start, C), then C
     C     R > C      refused: Kafka lost commits, or offsets were reset
+    C outside the log refused: records were deleted unread, or the topic was made anew
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
         return Start(begin, begin, committed=False)
     if committed is None:
         return _without_offsets(position or 0, log, declared, on_conflict, where)
+    if not log.start <= committed <= log.end:
+        return _outside_the_log(committed, log, on_conflict, where)
     if position is None:
         return Start(min(log.start, committed), committed)
     rebuilt = Start(min(log.start, committed), committed, drop=True)
@@ -88,6 +91,20 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
     return Start(position, committed)
 
 
+def _outside_the_log(committed: int, log: Log, on_conflict: OnConflict, where: str) -> Start:
+    if on_conflict != "refuse":
+        return Start(log.start, log.start, drop=on_conflict == "rebuild" or committed > log.end, committed=False)
+    if committed < log.start:
+        raise StateError(
+            f"{where}: the committed offset is {committed}, but the log begins at {log.start}: records between were deleted unread, "
+            "since the worker was away for longer than the topic keeps them. `--on-conflict adopt` goes on from there, without them"
+        )
+    raise StateError(
+        f"{where}: the committed offset is {committed}, but the log ends at {log.end}: the topic was cut short, or made anew. "
+        "`--on-conflict rebuild` drops the state and begins with the log"
+    )
+
+
 def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: OnConflict, where: str) -> Start:
     if on_conflict == "adopt":
         return Start(position, position, committed=False)
@@ -103,22 +120,22 @@ def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: O
 
 @dataclass(frozen=True, slots=True)
 class CommitNote:
-    """Metadata of a committed offset: the state's fingerprint, and the schema ids refused so far, each with its first offset."""
+    """Metadata of a committed offset: fingerprints of state and pipeline, and the schema ids refused so far with their first offsets."""
 
     state: str
     refused: Mapping[int, int] = field(default_factory=dict)
+    pipeline: str = ""
 
     def dump(self) -> str:
         """As text for the broker."""
-        return json.dumps(
-            {"state": self.state, "refused": {str(k): v for k, v in self.refused.items()}}, separators=(",", ":"), sort_keys=True
-        )
+        refused = {str(schema_id): offset for schema_id, offset in self.refused.items()}
+        return json.dumps({"state": self.state, "pipeline": self.pipeline, "refused": refused}, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def load(cls, text: str | None) -> CommitNote | None:
         """From the broker's text; None when it is not ours."""
         try:
             found = json.loads(text or "")
-            return cls(str(found["state"]), {int(k): int(v) for k, v in found["refused"].items()})
+            return cls(str(found["state"]), {int(k): int(v) for k, v in found["refused"].items()}, str(found.get("pipeline", "")))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

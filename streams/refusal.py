@@ -17,6 +17,8 @@ WORDS = {
     Reject.OUTPUT_REFUSED: "the broker does not take the scored event (its size or timestamp); the event is counted in later windows",
 }
 
+MOST_KEY_BYTES = 100
+
 
 def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[RecordError, str]:
     """What a rejected row's dead letter says, and the stage that refused it."""
@@ -25,7 +27,7 @@ def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[Rec
     if code >= FIRST_RULE:
         words = bound.rules[code - FIRST_RULE].explain(batch.columns, row)
     elif code == Reject.KEY_MISMATCH:
-        words = f"the record's key is {batch.keys[row]!r}, its field {bound.key!r} says otherwise; wanted the field's text as key"
+        words = f"the record's key is {_short(batch.keys[row])}, its field {bound.key!r} says otherwise; wanted the field's text as key"
     elif code in WORDS:
         schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
         size = int(batch.raw.ends[row] - batch.raw.starts[row])
@@ -34,3 +36,7 @@ def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[Rec
         found = decoder.explain(None if batch.absent[row] else batch.raw[row])
         words = found.detail
     return RecordError(label(code, names), words), stage(code)
+
+
+def _short(key: bytes | None) -> str:
+    return repr(key) if key is None or len(key) <= MOST_KEY_BYTES else f"{key[:MOST_KEY_BYTES]!r}... ({len(key)} bytes)"

@@ -111,7 +111,7 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
         "event_id": _texts(batch.columns[stamp.event_id]),
         "event_time": batch.columns[stamp.event_time],
         "decision": Symbols(positive.astype(np.int32), DECISIONS),
-        "threshold": same(stamp.threshold),
+        "threshold": same(float(np.float32(stamp.threshold))),  # as it is compared
         "scores": Ragged(score, rows, rows + 1),
         "timing": Symbols(batch.timing.astype(np.int32), TIMINGS),
         "pipeline": same(stamp.pipeline),

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
-from schemas.errors import MillraceError, RetryLater
+from schemas.errors import FenceLost, MillraceError, RetryLater
 from streams.batch import Batch
 from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Record, TopicPartition, cause
 from streams.ownership import InFlight, Ownership
@@ -30,13 +30,14 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 0.01  # how soon a question is answered while waiting for batches
 LOOK_SECONDS = 0.5
+LARGE_SHARE = 0.25  # of the most records a batch may have
 ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
 
 
 class Watcher(Protocol):
     """Is told which partitions come and go (`streams.account`)."""
 
-    def owns(self, partition: int) -> None: ...
+    def owns(self, partition: int, next_offset: int) -> None: ...
 
     def waits(self, partition: int, why: str) -> None: ...
 
@@ -71,7 +72,6 @@ class Reading:
     position: int  # the next offset to read
     live_from: int  # what lies before it was put out earlier, and only rebuilds the state
     committed: int  # the next offset of the last batch handed on to be committed; -1 = none yet
-    end: int = 0  # where the partition ended when last looked at
 
     def take(self, partition: int, records: list[Record], end: int, old: Taken, new: Taken) -> None:
         """Move past some records, in log order, and sort them into those to replay and those to score.
@@ -139,7 +139,10 @@ class Source:
         self._faults_lock = threading.Lock()
         self._arrivals: dict[int, float] = {}  # partition -> not to be taken over before (monotonic seconds)
         self._questions: deque[tuple[Callable[[Consumer], Any], Future[Any]]] = deque()
+        self._ends: dict[int, int] = {}
+        self.beat_seconds = time.monotonic()  # when the thread was last seen to turn
         self._looked = 0.0
+        self._last_records = 0  # of the last batch
         self._held: list[Record] = []  # records that came while the group was served without room for them
         self.reading: dict[int, Reading] = {}
         self._consumer: Consumer
@@ -153,9 +156,9 @@ class Source:
         self._questions.append((question, asked))
         return asked.result()
 
-    def lag(self) -> dict[int, int]:
-        """By partition, the offsets between what was handed on and the end, as of a moment ago. Called from any thread."""
-        return {partition: max(reading.end - max(reading.committed, 0), 0) for partition, reading in list(self.reading.items())}
+    def ends(self) -> dict[int, int]:
+        """Where the partitions that are ours end, as of a moment ago; those waiting to be taken over among them. Called from any thread."""
+        return dict(self._ends)
 
     # --- the thread ---
 
@@ -164,6 +167,7 @@ class Source:
         self._consumer = self._connect(self._assigned, self._revoked, self._lost)
         try:
             while not self._stopping.is_set():
+                self.beat_seconds = time.monotonic()
                 self._take_over_what_is_due()
                 self._look_at_the_ends()
                 # Room first, then the poll: a batch then holds all that arrived while the pipeline was full.
@@ -174,6 +178,7 @@ class Source:
                     while not self._room():
                         self._serve_the_group()
                     self._in_flight.enter()
+                    self._last_records = len(batch)
                     self._hand_on(batch)
         finally:
             self._drain()
@@ -183,21 +188,32 @@ class Source:
         """Stop polling; what is under way is finished, within the budget."""
         self._stopping.set()
 
+    def abandon(self) -> None:
+        """Stop polling, and wait for nothing that is under way: the steps don't run any more."""
+        self._drain_seconds = 0.0
+        self._stopping.set()
+
     def start_over(self, tokens: Mapping[int, int], error: MillraceError) -> None:
         """What was read under these tokens is void, and its partitions are taken over again. Called from any thread."""
         seconds = error.after_seconds if isinstance(error, RetryLater) else 0.0
+        live = self._ownership.tokens()
+        # Voiding waits for a commit under way, which may be asking the source something: it must not hold what the source needs.
+        self._ownership.void(tokens)
         with self._faults_lock:
-            live = self._ownership.tokens()
-            self._ownership.void(tokens)
             for partition, token in tokens.items():
                 if live.get(partition) == token:
                     self._faults[partition] = seconds
                     log.warning("starting_over at=%s[%d] because=%r", self._topic, partition, str(error))
 
     def _room(self) -> bool:
-        """Wait a while for room for one more batch."""
+        """Wait a while for room for one more batch.
+
+        Batches overlap only when they are large. Small ones follow each other: more of them at a time would bring each event no nearer
+        to its commit, and cost the broker a transaction for a handful of records.
+        """
         deadline = time.monotonic() + ROOM_SECONDS
-        while not (room := self._in_flight.room(ANSWER_SECONDS)) and time.monotonic() < deadline:
+        most = None if self._last_records >= self._batch_records * LARGE_SHARE else 1
+        while not (room := self._in_flight.room(ANSWER_SECONDS, most)) and time.monotonic() < deadline:
             self._answer()
         return room
 
@@ -225,7 +241,7 @@ class Source:
             first = cast(Record | None, self._consumer.poll(POLL_SECONDS))
             messages = [] if first is None else [first]
         if messages:
-            messages += cast(list[Record], self._consumer.consume(self._batch_records - len(messages), 0))
+            messages += cast(list[Record], self._consumer.consume(max(self._batch_records - len(messages), 0), 0))
             self._capture()
         return messages
 
@@ -265,21 +281,24 @@ class Source:
         if time.monotonic() < self._looked + LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        for partition, reading in self.reading.items():
-            _, reading.end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        for partition in self.reading:
+            _, self._ends[partition] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
 
     def _read_error(self, error: KafkaError, partition: int) -> None:
         if error.fatal():
             raise KafkaException(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
-            # The records we were to read next are gone: taking over again says so, or refuses.
-            self.start_over(self._ownership.tokens(), KafkaDown(f"{self._topic}[{partition}]: {error.str()}"))
+            # The records we were to read next are gone: taking over again says so, and refuses.
+            token = self._ownership.tokens().get(partition)
+            if token is not None:
+                self.start_over({partition: token}, KafkaDown(f"{self._topic}[{partition}]: {error.str()}"))
         else:
             log.warning("read_error at=%s[%d] detail=%r", self._topic, partition, error.str())
 
     def _serve_the_group(self) -> None:
         """Answer the group while there is no room for records, so that a slow dependency does not cost the membership."""
         self._answer()
+        self.beat_seconds = time.monotonic()
         owned = [TopicPartition(self._topic, partition) for partition in self.reading]
         self._consumer.pause(owned)
         message = cast(Record | None, self._consumer.poll(0))
@@ -312,8 +331,10 @@ class Source:
         consumer.incremental_unassign(partitions)
 
     def _let_go(self, partition: int, clean: bool) -> None:
-        self._ownership.revoke(partition)
+        while not self._ownership.revoke(partition, ANSWER_SECONDS):
+            self._answer()  # the commit under way may be waiting for us
         self.reading.pop(partition, None)
+        self._ends.pop(partition, None)
         self._watcher.gone(partition)
         self._held = [message for message in self._held if message.partition() != partition]
         taken = self._arrivals.pop(partition, None) is None
@@ -354,19 +375,31 @@ class Source:
         here = TopicPartition(self._topic, partition)
         try:
             start = self._takeover.take(self._consumer, partition)
-            self._consumer.seek(TopicPartition(self._topic, partition, start.replay_from))
+            self._read_from(TopicPartition(self._topic, partition, start.replay_from))
         except RetryLater as error:
             self._wait(partition, str(error), error.after_seconds)
+            return
+        except FenceLost as error:  # somebody else claimed it meanwhile: the group decides whose it is
+            self._wait(partition, str(error), 1.0)
             return
         except KafkaException as error:
             self._wait(partition, cause(error).str(), 1.0)
             return
         del self._arrivals[partition]
         self._ownership.grant(partition)
-        self._watcher.owns(partition)
+        self._watcher.owns(partition, start.replay_from)
         self.reading[partition] = Reading(start.replay_from, start.live_from, start.live_from if start.committed else -1)
         self._consumer.resume([here])
         log.info("taken_over at=%s[%d] replay_from=%d live_from=%d", self._topic, partition, start.replay_from, start.live_from)
+
+    def _read_from(self, here: TopicPartition) -> None:
+        try:
+            self._consumer.seek(here)
+        except KafkaException:
+            # After an error the client has given up fetching the partition, and only an assignment begins anew.
+            self._consumer.incremental_unassign([here])
+            self._consumer.incremental_assign([here])
+            self._consumer.pause([here])
 
     def _wait(self, partition: int, why: str, seconds: float) -> None:
         log.warning("take_over_later at=%s[%d] because=%r", self._topic, partition, why)

@@ -8,63 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from streams.dead_letters import TooManyRefused
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
+from streams.refusals import Refusals
 from transforms.store import Claim, Store
 
 log = logging.getLogger(__name__)
 
 STABLE_SECONDS = 2.0  # how long an open transaction of another worker is waited for before it is ended by name
 ANSWER_SECONDS = 5.0
-NOISY_SCHEMAS = 20
-MOST_REFUSED_SCHEMAS = 150  # the broker takes 4 KiB of metadata with an offset; an id and its offset take up to 24 bytes
-
-
-class Refusals:
-    """What was refused and must be refused again when it is replayed: schema ids by partition, each from an offset on.
-
-    A schema id the registry did not know stays refused although it may be registered later: a replay must reject exactly what was
-    rejected. `outputs` are addresses whose scored event the broker will never take, `letters` those whose dead letter it won't;
-    `suspects` were refused together with others, and one of them is at fault.
-    """
-
-    def __init__(self) -> None:
-        self._schemas: dict[int, dict[int, int]] = {}
-        self.outputs: set[tuple[int, int]] = set()
-        self.letters: set[tuple[int, int]] = set()
-        self.suspects: set[tuple[int, int]] = set()
-
-    def learn(self, partition: int, found: Mapping[int, int]) -> None:
-        """Replace what is known of a partition by what the committed offset says: all that was refused before it."""
-        self._schemas[partition] = dict(found)
-
-    def schemas(self, partition: int) -> Mapping[int, int]:
-        """Refused schema ids of a partition, with the offset each is refused from."""
-        return self._schemas.get(partition, {})
-
-    def patient(self, partition: int) -> bool:
-        """Whether an unknown schema id is still worth waiting for: after many, they are no schemas but noise."""
-        return len(self._schemas.get(partition, {})) < NOISY_SCHEMAS
-
-    def refuse_schema(self, partition: int, schema_id: int, offset: int) -> None:
-        """Refuse a schema id from an offset on.
-
-        Raises:
-            TooManyRefused: there are more than the metadata of an offset can carry.
-        """
-        known = self._schemas.get(partition, {})
-        self._schemas[partition] = {schema_id: offset, **known}
-        if len(self._schemas[partition]) > MOST_REFUSED_SCHEMAS:
-            raise TooManyRefused(
-                f"partition {partition}: more than {MOST_REFUSED_SCHEMAS} schema ids are not in the registry; "
-                "wanted a registry that knows the producers' schemas, or producers that write the framing the pipeline declares"
-            )
-        if schema_id not in known:
-            log.warning("schema_refused schema_id=%d partition=%d from_offset=%d", schema_id, partition, offset)
 
 
 @dataclass(slots=True)
@@ -75,6 +30,7 @@ class PartitionTakeover:
         topic: the input.
         store: keeps the state.
         state: the state's fingerprint.
+        pipeline: the pipeline's fingerprint, which decides what is rejected.
         refusals: learns what was refused.
         declared: where to begin when nothing was ever committed.
         on_conflict: what to do when offsets and state contradict each other.
@@ -86,6 +42,7 @@ class PartitionTakeover:
     topic: str
     store: Store
     state: str
+    pipeline: str
     refusals: Refusals
     declared: Declared
     on_conflict: OnConflict
@@ -120,6 +77,11 @@ class PartitionTakeover:
         self.refusals.learn(partition, note.refused if note else {})
         if claim.position is None and committed is not None:
             self._say_what_is_missing(note, start, where)
+        if start.replays and note is not None and note.pipeline not in ("", self.pipeline):
+            log.warning(
+                "replayed_by_other_rules at=%s records=%d: the pipeline changed since they were scored; what it rejects now is not counted",
+                where, start.replays,
+            )  # fmt: skip
         self.damaged.discard(partition)
         return start
 

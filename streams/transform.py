@@ -31,11 +31,13 @@ class Transform:
     Args:
         bound: the pipeline.
         open_state: makes the state of a partition, empty in memory, backed by the store.
+        tokens: by partition, the assignments that are current: the state of others is freed.
     """
 
-    def __init__(self, bound: Bound, open_state: Callable[[int], ShardState]) -> None:
+    def __init__(self, bound: Bound, open_state: Callable[[int], ShardState], tokens: Callable[[], Mapping[int, int]]) -> None:
         self._bound = bound
         self._open_state = open_state
+        self._tokens = tokens
         self._held: dict[int, Held] = {}
         self._names = tuple(name for entity in bound.pipeline.entities for name in entity.feature_names)
 
@@ -45,6 +47,8 @@ class Transform:
         Raises:
             StoreDown, FenceLost: the state can't be read, or is not ours.
         """
+        live = self._tokens()
+        self._held = {partition: held for partition, held in self._held.items() if live.get(partition) == held.token}
         columns = derive(batch.columns, self._bound.pipeline.derived, batch.usable)
         batch = replace(batch, columns=columns)
         parts = [self._advance(batch, span) for span in batch.spans]

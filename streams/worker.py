@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import quote
 
 from inference.load_model import load_model
 from inference.model_card import bind as bind_model
 from schemas.codec import Encoder
 from schemas.compiled import cold_kernels, warm_up
-from schemas.errors import RetryLater, SchemaError, SettingsError
+from schemas.errors import MillraceError, RetryLater, SchemaError, SettingsError
 from schemas.registry import Registry, open_registry
 from streams.assembly import Given, Parts
 from streams.batch import Batch
@@ -35,6 +38,7 @@ from transforms.redis_store import RedisStore
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+STOPPED_ITSELF, BROKEN = 20, 70  # exit codes
 STEPS = ("extract", "transform", "score", "load")
 
 
@@ -52,7 +56,15 @@ def run(bound: Bound, settings: Settings) -> int:
         StepFailed, TooManyRefused, ...: it stopped itself; nothing of the failing batch was committed.
     """
     with only_instance(stages(bound)[0].group(settings.kafka), settings.kafka.instance):
-        Worker(bound, settings).run()
+        try:
+            Worker(bound, settings).run()
+        except BaseException as error:
+            # A thread may still be asking a broker that is away; whoever catches this has the budget's time to say it.
+            _end_after(
+                settings.worker.stop_budget_seconds,
+                getattr(error, "exit_code", STOPPED_ITSELF if isinstance(error, MillraceError) else BROKEN),
+            )
+            raise
     return 0
 
 
@@ -62,7 +74,8 @@ def only_instance(group: str, instance: str) -> IO[str]:
     Raises:
         SettingsError: a live worker has it. Two with one name would end each other's transactions for ever.
     """
-    path = Path(tempfile.gettempdir()) / f"millrace-{os.getuid()}-{group}-{instance}.lock"
+    name = quote(f"{group}-{instance}", safe="")[:200]
+    path = Path(tempfile.gettempdir()) / f"millrace-{os.getuid()}-{name}.lock"
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,6 +88,19 @@ def only_instance(group: str, instance: str) -> IO[str]:
     return file
 
 
+def _end_after(seconds: float, exit_code: int) -> None:
+    """End the process when it has not ended by then, whatever its threads wait for."""
+
+    def end() -> None:
+        log.warning("abandoned what was under way: the budget is over")
+        logging.shutdown()
+        os._exit(exit_code)
+
+    watch = threading.Timer(seconds, end)
+    watch.daemon = True
+    watch.start()
+
+
 class Worker:
     """One process's life: load the model, wait for what it depends on, run, stop."""
 
@@ -84,14 +110,14 @@ class Worker:
         card = self._scorer.card
         bind_model(card, bound.features.names, bound.features.fingerprint)
         self._metrics = Metrics(bound.name, bound.model.name, card.version, bound.features.fingerprint)
-        self._health = Health(settings.health.livez_stalled_seconds, self._lag)
+        self._health = Health(settings.health.livez_stalled_seconds, self._ends, self._beat)
         self._parts: Parts | None = None
         self._stopping = threading.Event()
         self._frame = Frame(
             bound.name,
             [(step, self._step(step)) for step in STEPS],
             self._work,
-            self.stop,
+            self._abandon,
             [
                 Page("/livez", lambda: rendered(self._health.livez())),
                 Page("/readyz", lambda: rendered(self._health.readyz())),
@@ -99,6 +125,7 @@ class Worker:
             ],
             settings.health.host,
             settings.health.port,
+            settings.worker.in_flight_batches,
         )
 
     def run(self) -> None:
@@ -111,11 +138,22 @@ class Worker:
         if self._parts is not None:
             self._parts.source.stop()
 
+    def _abandon(self) -> None:
+        self._stopping.set()
+        if self._parts is not None:
+            self._parts.source.abandon()
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        await self._frame.run()
+        try:
+            await self._frame.run()
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+                host, port = self._settings.health.host, self._settings.health.port
+                raise SettingsError(f"health.port: {host}:{port} can't be listened on: {error.strerror}; wanted a free port") from error
+            raise
 
     def _signalled(self) -> None:
         if self._stopping.is_set():
@@ -125,14 +163,7 @@ class Worker:
         log.info("stopping budget_seconds=%.0f", budget_seconds)
         self.stop()
         # A broker or store that is away must not keep us: what is not committed by then is read again by the next owner.
-        watch = threading.Timer(budget_seconds + 1.0, self._abandon)
-        watch.daemon = True
-        watch.start()
-
-    def _abandon(self) -> None:
-        log.warning("abandoned what was under way: the budget of %.0f seconds is over", self._settings.worker.stop_budget_seconds)
-        logging.shutdown()
-        os._exit(0)
+        _end_after(budget_seconds + 1.0, 0)
 
     def _step(self, name: str) -> Callable[[Batch], Batch]:
         def step(batch: Batch) -> Batch:
@@ -216,10 +247,14 @@ class Worker:
 
     # --- pages ---
 
-    def _lag(self) -> dict[int, int]:
-        return {} if self._parts is None else self._parts.source.lag()
+    def _ends(self) -> dict[int, int]:
+        return {} if self._parts is None else self._parts.source.ends()
+
+    def _beat(self) -> float:
+        return time.monotonic() if self._parts is None else self._parts.source.beat_seconds
 
     def _exposition(self) -> bytes:
-        for partition, records in self._lag().items():
+        self._metrics.lag.clear()
+        for partition, records in self._health.lag().items():
             self._metrics.lag.labels(self._bound.input.name, partition).set(records)
         return self._metrics.expose()

@@ -297,6 +297,8 @@ class FencedShard:
     def _lost(self, kind: type[FenceLost], why: str) -> FenceLost:
         self.close()
         self._void = kind(f"shard {self._shard}: {why}")
+        if isinstance(self._void, LostBlock):
+            self._void.shard = self._shard
         return self._void
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import Floats, Ints, PackedBytes
-from schemas.errors import TooManyRecords
+from schemas.errors import LostBlock, TooManyRecords
 from transforms import arithmetic, block, directory, kernel
 from transforms.aggregate import Aggregate
 from transforms.entity import Entity
@@ -148,6 +148,9 @@ class Slab:
             block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name)
             kernel.sum_up(new, self._values, self._heap, self._slots)
             loaded = True
+        except LostBlock as error:
+            error.shard = self._shard
+            raise
         finally:
             if not loaded:
                 self._leave(new)

@@ -18,8 +18,8 @@ from streams.dead_letters import HaltLimit, Letter, TooManyRefused
 from streams.kafka import TopicPartition
 from streams.ownership import Ownership
 from streams.recovery import CommitNote
+from streams.refusals import Refusals
 from streams.scored_event import Stamp, output_schema
-from streams.takeover import Refusals
 from streams.transaction import Header, Void
 from tests.streams.payments import SOME_DAY_MS, card_fraud, payments_batch
 from transforms.memory_store import MemoryStore
@@ -98,12 +98,14 @@ class Bench:
             encoder=Encoder(output_schema(bound), "confluent", 2),
             stamp=stamp,
             write_letter=lambda batch, row, before: Letter(row, None if before else batch.raw[row], batch.keys[row], 5, ()),
-            timestamp_bounds_ms=(2**62, after_ms),
+            output_bounds_ms=(2**62, after_ms),
+            letter_bounds_ms=(2**62, 2**62),
             outbox=self.broker,
             ownership=self.ownership,
             refusals=self.refusals,
             store=self.store,
             state="s" * 16,
+            pipeline="p" * 16,
             limit=HaltLimit(halt_share, 1),
             final=lambda batch, seconds: self.final.append(batch),
             settled=lambda partition, position: self.settled.append((partition, position)),
@@ -140,14 +142,14 @@ def test_scores_letters_and_offsets_go_out_together() -> None:
     assert [topic for topic, _, _ in bench.broker.sent] == ["payments.scored"] * 3 + ["payments.dlq"]
     (offset,) = bench.broker.offsets
     assert (offset.topic, offset.partition, offset.offset) == ("payments", 3, 14)
-    assert CommitNote.load(offset.metadata) == CommitNote("s" * 16, {})
+    assert CommitNote.load(offset.metadata) == CommitNote("s" * 16, {}, "p" * 16)
 
 
 def test_refused_schemas_travel_with_the_offset() -> None:
     bench = Bench()
     bench.refusals.refuse_schema(3, 9, 2)
     bench.commit(bench.scored(3))
-    assert CommitNote.load(bench.broker.offsets[0].metadata) == CommitNote("s" * 16, {9: 2})
+    assert CommitNote.load(bench.broker.offsets[0].metadata) == CommitNote("s" * 16, {9: 2}, "p" * 16)
 
 
 def test_a_void_transaction_leaves_the_state_where_it_was() -> None:
@@ -179,6 +181,9 @@ def test_a_replay_writes_state_and_puts_nothing_out() -> None:
 def test_an_output_the_broker_refuses_becomes_a_letter_at_the_next_try() -> None:
     bench = Bench()
     bench.commit(bench.scored(3))
+    bench.token = bench.ownership.grant(3)
+    bench.store.drop("3")
+    bench.store.claim("3", {})
     bench.broker.refuse = [value for _, value, _ in bench.broker.sent[1:2] if value is not None]
     with pytest.raises(Void):
         bench.commit(bench.scored(3))
@@ -202,7 +207,7 @@ def test_a_letter_the_broker_refuses_goes_out_without_its_value() -> None:
 def test_timestamps_are_the_events_own_as_far_as_the_topic_takes_them() -> None:
     bench = Bench(after_ms=500_000)
     bench.commit(bench.scored(3))
-    assert [at for _, _, at in bench.broker.sent] == [SOME_DAY_MS, SOME_DAY_MS + 1_000_000, NOW_MS + 500_000]
+    assert [at for _, _, at in bench.broker.sent] == [SOME_DAY_MS, SOME_DAY_MS + 1_000_000, NOW_MS + 440_000]
 
 
 def test_state_is_called_settled_only_after_the_next_write() -> None:
@@ -226,3 +231,11 @@ def test_too_many_refused_records_stop_the_worker_before_they_are_final() -> Non
     with pytest.raises(TooManyRefused):
         bench.commit(bench.scored(4, rejected=[0, 1, 2]))
     assert bench.told == []
+
+
+def test_a_batch_that_comes_after_later_ones_is_never_committed() -> None:
+    bench = Bench()
+    bench.commit(bench.scored(3, first_offset=3))
+    with pytest.raises(AssertionError, match=r"payments\[3\]@0..3 comes after a batch up to 6"):
+        bench.commit(bench.scored(3))
+    assert bench.told == ["committed", "wrote 3 up to 6"]

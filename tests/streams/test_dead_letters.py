@@ -15,9 +15,9 @@ SENDER = Sender("card_fraud", "worker-1", "00ff00ff00ff00ff", "7")
 ERROR = RecordError("amount_in_range", "amount is -1.0, wanted 0 to 50000")
 
 
-def write(value: bytes | None, *, max_bytes: int = 10_000, refused_before: bool = False, stage: str = "rule") -> Letter:
+def write(value: bytes | None, *, max_bytes: int = 10_000, times_refused: int = 0, stage: str = "rule") -> Letter:
     batch = batch_of([b"first", value], [b"k0", b"k1"], headers=[("traceparent", b"00-1-2-01"), ("empty", None)])
-    return letter(batch, 1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, refused_before)
+    return letter(batch, 1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, times_refused)
 
 
 def test_key_value_and_headers_are_the_originals_byte_for_byte() -> None:
@@ -49,14 +49,24 @@ def test_a_tombstones_letter_is_a_tombstone() -> None:
     assert write(None).value is None
 
 
-@pytest.mark.parametrize(("max_bytes", "refused_before"), [(1_000, False), (1_000_000, True)])
-def test_a_value_no_letter_can_hold_is_named_by_size_and_digest(max_bytes: int, refused_before: bool) -> None:
+@pytest.mark.parametrize(("max_bytes", "times_refused"), [(1_400, 0), (1_000_000, 1)])
+def test_a_value_no_letter_can_hold_is_named_by_size_and_digest(max_bytes: int, times_refused: int) -> None:
     value = b"x" * 5_000
-    sent = write(value, max_bytes=max_bytes, refused_before=refused_before)
+    sent = write(value, max_bytes=max_bytes, times_refused=times_refused)
     headers = dict(sent.headers)
     assert sent.value is None
     assert headers["millrace.value_size_bytes"] == b"5000"
     assert headers["millrace.value_sha256"] == hashlib.sha256(value).hexdigest().encode()
+
+
+@pytest.mark.parametrize(("max_bytes", "times_refused"), [(900, 0), (1_000_000, 2)])
+def test_the_last_form_of_a_letter_has_digests_alone(max_bytes: int, times_refused: int) -> None:
+    sent = write(b"x" * 5_000, max_bytes=max_bytes, times_refused=times_refused)
+    headers = dict(sent.headers)
+    assert (sent.key, sent.value) == (None, None)
+    assert "traceparent" not in headers
+    assert headers["millrace.key_sha256"] == hashlib.sha256(b"k1").hexdigest().encode()
+    assert headers["__connect.errors.offset"] == b"1043"
 
 
 def test_the_worker_halts_when_too_large_a_share_is_refused() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from schemas.codec import Decoder
+from schemas.errors import RetryLater
 from schemas.reject import FIRST_RULE, Reject
 from streams.dead_letters import TooManyRefused
 from streams.extract import Extract
 from streams.recovery import CommitNote
-from streams.takeover import MOST_REFUSED_SCHEMAS, NOISY_SCHEMAS, Refusals
+from streams.refusals import MOST_REFUSED_SCHEMAS, NOISY_SCHEMAS, Refusals
 from tests.streams.batches import batch_of
 from tests.streams.payments import SOME_DAY_MS, Schemas, card_fraud, payment_values, payments_batch
 
@@ -75,6 +76,13 @@ def test_a_schema_registered_after_it_was_refused_stays_refused_from_that_offset
     assert replayed.step(payments_batch([1.0, 1.0], schema_id=9, first_offset=70)).rejected.tolist() == [Reject.UNKNOWN_SCHEMA] * 2
     assert replayed.step(payments_batch([1.0], schema_id=9, first_offset=69)).rejected.tolist() == [0]
     assert replayed.waits == 0
+
+
+def test_a_replay_never_refuses_a_schema_that_was_known_when_its_records_were_scored() -> None:
+    extract = Waiting(1)
+    with pytest.raises(RetryLater, match=r"payments\[3\]@70 was scored with schema id 9"):
+        extract.step(payments_batch([1.0], schema_id=9, first_offset=70, replay=True))
+    assert extract.refusals.schemas(3) == {}
 
 
 def test_what_was_refused_in_one_partition_is_not_in_another() -> None:

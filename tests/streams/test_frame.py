@@ -21,18 +21,19 @@ SECONDS = 20
 class Line:
     """A frame with three steps, and a source that hands on some batches and waits until they are through, or until it is stopped."""
 
-    def __init__(self, batches: int, middle: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+    def __init__(self, batches: int, middle: Callable[[Batch], Batch] = lambda batch: batch, at_a_time: int = 50) -> None:
         self.passed: list[tuple[str, int]] = []
         self.through = threading.Semaphore(0)
         self.stopped = threading.Event()
         self.answer = b""
         self.batches = batches
+        self.room = threading.Semaphore(at_a_time)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        steps = [("first", self._step("first")), ("middle", middle), ("last", self._step("last", self.through.release))]
+        steps = [("first", self._step("first")), ("middle", middle), ("last", self._step("last", self._leave))]
         page = Page("/livez", lambda: (503, "application/json", b'{"status": "failing"}'))
-        self.frame = Frame("test", steps, self._source, self.stopped.set, [page], "127.0.0.1", self.port)
+        self.frame = Frame("test", steps, self._source, self.stopped.set, [page], "127.0.0.1", self.port, at_a_time)
 
     def run(self) -> None:
         asyncio.run(asyncio.wait_for(self.frame.run(), SECONDS))
@@ -45,8 +46,13 @@ class Line:
 
         return step
 
+    def _leave(self) -> None:
+        self.room.release()
+        self.through.release()
+
     def _source(self) -> None:
         for number in range(self.batches):
+            self.room.acquire()
             self.frame.hand_on(batch_of([b"x"], first_offset=number))
         for _ in range(self.batches):
             while not self.through.acquire(timeout=0.05):
@@ -62,6 +68,12 @@ def test_every_batch_passes_every_step_in_the_order_it_was_handed_on() -> None:
     line.run()
     for name in ("first", "last"):
         assert [offset for step, offset in line.passed if step == name] == list(range(50))
+
+
+def test_batches_handed_on_side_by_side_never_overtake_each_other() -> None:
+    line = Line(batches=4_000, at_a_time=3)
+    line.run()
+    assert [offset for step, offset in line.passed if step == "last"] == list(range(4_000))
 
 
 def test_pages_answer_while_batches_pass_with_status_and_body() -> None:

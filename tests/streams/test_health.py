@@ -12,11 +12,12 @@ class Clock:
         return self.seconds
 
 
-def health_of(lag: dict[int, int]) -> tuple[Health, Clock]:
+def health_of(ends: dict[int, int]) -> tuple[Health, Clock]:
+    """The health of a worker that took partition 0 over at offset 0."""
     clock = Clock()
-    health = Health(stalled_seconds=60.0, lag=lambda: lag, clock=clock)
+    health = Health(stalled_seconds=60.0, ends=lambda: ends, beat=clock, clock=clock)
     health.started = True
-    health.owns(0)
+    health.owns(0, 0)
     return health, clock
 
 
@@ -31,17 +32,17 @@ def test_a_partition_with_records_waiting_that_does_not_move_fails_liveness() ->
 def test_progress_keeps_it_alive() -> None:
     health, clock = health_of({0: 5})
     clock.seconds = 59.0
-    health.moved(0, 1042)
+    health.moved(0, 3)
     clock.seconds = 110.0
     assert health.livez()[0]
 
 
 def test_an_idle_partition_is_alive_and_its_clock_starts_when_records_come() -> None:
-    lag = {0: 0}
-    health, clock = health_of(lag)
+    ends = {0: 0}
+    health, clock = health_of(ends)
     clock.seconds = 1_000.0
     assert health.livez()[0]
-    lag[0] = 3
+    ends[0] = 3
     clock.seconds = 1_030.0
     assert health.livez()[0]
     clock.seconds = 1_061.0
@@ -63,7 +64,7 @@ def test_a_worker_waiting_for_redis_is_alive_but_not_ready_until_it_moves_again(
     assert not ready
     assert "redis is away" in str(facts)
     assert health.livez()[0]
-    health.moved(0, 1042)
+    health.moved(0, 3)
     assert health.readyz()[0]
 
 
@@ -71,3 +72,28 @@ def test_a_worker_is_not_ready_before_it_started() -> None:
     health, _ = health_of({})
     health.started = False
     assert rendered(health.readyz())[0] == 503
+
+
+def test_taking_over_again_and_again_is_no_progress() -> None:
+    health, clock = health_of({0: 5})
+    for seconds in range(0, 70, 5):
+        clock.seconds = seconds
+        health.trouble(0, "redis is away")
+        health.owns(0, 0)
+    assert not health.livez()[0]
+
+
+def test_a_source_whose_thread_does_not_turn_is_not_alive_however_little_lag_it_last_saw() -> None:
+    clock = Clock()
+    health = Health(stalled_seconds=60.0, ends=lambda: {0: 0}, beat=lambda: 10.0, clock=clock)
+    health.owns(0, 0)
+    clock.seconds = 69.0
+    assert health.livez()[0]
+    clock.seconds = 71.0
+    assert not health.livez()[0]
+
+
+def test_lag_is_counted_from_what_is_committed() -> None:
+    health, _ = health_of({0: 500, 1: 7})
+    health.moved(0, 480)
+    assert health.lag() == {0: 20}
