@@ -56,15 +56,7 @@ def run(bound: Bound, settings: Settings) -> int:
         StepFailed, TooManyRefused, ...: it stopped itself; nothing of the failing batch was committed.
     """
     with only_instance(stages(bound)[0].group(settings.kafka), settings.kafka.instance):
-        try:
-            Worker(bound, settings).run()
-        except BaseException as error:
-            # A thread may still be asking a broker that is away; whoever catches this has the budget's time to say it.
-            _end_after(
-                settings.worker.stop_budget_seconds,
-                getattr(error, "exit_code", STOPPED_ITSELF if isinstance(error, MillraceError) else BROKEN),
-            )
-            raise
+        Worker(bound, settings).run()
     return 0
 
 
@@ -130,7 +122,14 @@ class Worker:
 
     def run(self) -> None:
         """Run until stopped."""
-        asyncio.run(self._run())
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            if self._parts is not None:
+                # A thread may still be asking a broker that is away; whoever catches this has the budget's time to say what happened.
+                broken = STOPPED_ITSELF if isinstance(error, MillraceError) else BROKEN
+                _end_after(self._settings.worker.stop_budget_seconds, getattr(error, "exit_code", broken))
+            raise
 
     def stop(self) -> None:
         """Stop reading; finish what is under way."""
