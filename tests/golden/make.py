@@ -1,6 +1,6 @@
-"""Makes the golden log: simulated payments, and what should come out of them as the slow computation says. Run as ``python -m tests.golden.make``.
+"""Makes the golden log: simulated payments, and what should come out of them as the slow computation says.
 
-Both files are committed. They change only when the meaning of a feature is changed on purpose.
+Run as ``python -m tests.golden.make``. Both files are committed. They change only when the meaning of a feature is changed on purpose.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from schemas.codec import Decoder, Encoder
 from streams.batch import Batch
 from streams.bound import Bound
 from streams.extract import Extract
-from streams.scored_event import TIMINGS, Stamp, output_schema, scored_columns
+from streams.refusals import Refusals
 from streams.score import Score
-from streams.takeover import Refusals
+from streams.scored_event import TIMINGS, Stamp, output_schema, scored_columns
 from streams.transform import Transform
 from tests.golden.make import EVENTS, EXPECTED, encoded, expected, line
 from tests.live.model import write_model
@@ -48,12 +48,18 @@ class Worker:
         names = bound.features.names
         self.steps = (
             Extract(bound, Decoder(bound.schema, "confluent", Schemas(1)), Refusals(), 1_000_000, 0),
-            Transform(bound, lambda p: ShardState(str(p), bound.pipeline.entities, self.store, bound.event_time.column, max_keys)),
+            Transform(
+                bound,
+                lambda p: ShardState(str(p), bound.pipeline.entities, self.store, bound.event_time.column, max_keys),
+                lambda: {PARTITION: 1},
+            ),
             Score(scorer, names),
         )
         self.names = names
         self.encoder = Encoder(output_schema(bound), "confluent", 2)
-        self.stamp = Stamp("card_fraud", "m", "1", "champion", DECISION_THRESHOLD, bound.features.fingerprint, names, "payment_id", "event_time")
+        self.stamp = Stamp(
+            "card_fraud", "m", "1", "champion", DECISION_THRESHOLD, bound.features.fingerprint, names, "payment_id", "event_time"
+        )
 
     def score(self, keys: list[bytes], values: list[bytes]) -> Put:
         """Take these in where the state stands, as one batch, and let the state follow."""
@@ -132,7 +138,9 @@ def test_a_stop_and_resume_at_any_offset_changes_no_byte(log: Log, whole: Put) -
 
 @pytest.mark.parametrize("max_keys", [1, 1_000])
 def test_a_stop_and_resume_at_all_offsets_changes_no_byte(log: Log, whole: Put, max_keys: int) -> None:
-    memory, lines, values = Memory(), [], {}
+    memory = Memory()
+    lines: list[str] = []
+    values: dict[int, bytes] = {}
     for offset in range(len(log.values)):
         put = log.worker(memory, max_keys).score(*log.between(offset, offset + 1))
         lines += put.lines

@@ -31,6 +31,7 @@ from streams.create_topics import create
 from streams.kafka import Consumer, KafkaError, KafkaException, TopicPartition, plain_consumer, plain_producer
 from streams.load import load_bound
 from streams.local_process import choose_port
+from streams.scored_event import output_schema
 from streams.settings import Settings
 from streams.stage import Stage, stages
 from tests.live.model import VERSION, write_model
@@ -151,7 +152,7 @@ class Scene:
         (self.folder / "schemas").mkdir(parents=True, exist_ok=True)
         schema = (EXAMPLE / "schemas" / "1-payments-value.avsc").read_text()
         (self.folder / "schemas" / f"1-{self.name}-value.avsc").write_text(schema)
-        self.schemas[1] = fastavro.parse_schema(fastavro.schema.load_schema(EXAMPLE / "schemas" / "1-payments-value.avsc"))
+        self.schemas[1] = fastavro.parse_schema(fastavro.schema.load_schema(str(EXAMPLE / "schemas" / "1-payments-value.avsc")))
         self.write_pipeline(self.changes)
         write_model(self.bound, self.bound.model_path)
         if self.make_topics:
@@ -193,11 +194,10 @@ class Scene:
     @property
     def judge(self) -> Payments:
         """Knows what should have come out."""
-        from streams.scored_event import output_schema
-
+        definition: Any = output_schema(self.bound).definition
         return Payments(
             schemas=self.schemas,
-            output=fastavro.parse_schema(output_schema(self.bound).definition),
+            output=fastavro.parse_schema(definition),
             model=self.bound.model.name,
             version=VERSION,
             fingerprints=[self.bound.features.fingerprint],
@@ -269,7 +269,8 @@ class Scene:
 
     def committed_unstable(self, reader: Consumer | None = None) -> dict[int, int | None]:
         """The same, waiting until no transaction is open on them."""
-        return wait_for("offsets that no open transaction holds", lambda: self._committed_or_none(reader))
+        found: dict[int, int | None] = wait_for("offsets that no open transaction holds", lambda: self._committed_or_none(reader))
+        return found
 
     def _committed_or_none(self, reader: Consumer | None) -> dict[int, int | None] | None:
         try:
@@ -405,8 +406,9 @@ def read_topic(broker: Broker, topic: str) -> list[Record]:
         found: list[Record] = []
         at_end: set[int] = set()
         while len(at_end) < len(partitions):
-            first = reader.poll(0.5)  # a consume alone would wait its whole timeout for the rest
-            for message in () if first is None else (first, *reader.consume(10_000, 0)):
+            first: Any = reader.poll(0.5)  # a consume alone would wait its whole timeout for the rest
+            messages: list[Any] = [] if first is None else [first, *reader.consume(10_000, 0)]
+            for message in messages:
                 error, partition = message.error(), message.partition()
                 if error is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error.str()

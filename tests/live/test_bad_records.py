@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from dataclasses import replace
 from typing import Any
@@ -154,14 +155,10 @@ def test_times_of_1970_and_9999_are_scored_and_flagged_like_any_other(set_up: Se
     scene.drained(worker)
     assert worker.stop() == 0
     assert scene.faults() == []
-    timings = [fastavro.schemaless_reader(_body(each.value), scene.judge.output, None)["timing"] for each in scene.outputs()]
-    assert timings == ["on_time", "on_time", "on_time", "too_late", "late", "too_late"]
-
-
-def _body(value: bytes | None) -> Any:
-    import io
-
-    return io.BytesIO((value or b"")[5:])
+    scored: list[Any] = [
+        fastavro.schemaless_reader(io.BytesIO((each.value or b"")[5:]), scene.judge.output, None) for each in scene.outputs()
+    ]
+    assert [each["timing"] for each in scored] == ["on_time", "on_time", "on_time", "too_late", "late", "too_late"]
 
 
 def test_too_large_a_share_of_refused_records_stops_the_worker(scene: Scene) -> None:

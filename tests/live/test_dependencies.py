@@ -46,10 +46,10 @@ def test_redis_slow_away_full_and_locked_only_pauses_the_worker(set_up: SetUp, o
             scene.send_payments(payments(40, first=100 * turn + 40))
             wait_for(f"not ready while Redis is {name}", lambda: worker.page("/readyz")[0] == 503)
             assert worker.page("/livez")[0] == 200, "a restart would not help"
-            wait_for(f"counted while Redis is {name}", lambda: worker.metric("millrace_starts_over_total{") > over)
+            assert worker.metric("millrace_starts_over_total{") > over
             committed, tried = scene.committed(), worker.log.count("take_over_later")
             scene.send_payments(payments(20, first=100 * turn + 80))
-            worker.says("take_over_later", tried + 2)
+            worker.says("take_over_later", tried + 1)
             assert scene.committed() == committed, "it goes on only when the state can follow"
         scene.drained(worker)
         wait_for(f"ready after Redis was {name}", worker.ready)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def nothing(scene: Scene) -> None:
     ],
 )
 def test_a_worker_that_cannot_start_says_why_in_one_line(
-    scene: Scene, spoil: Callable[[Scene], None], environment: dict[str, str], code: int, words: str
+    scene: Scene, spoil: Callable[[Scene], None], environment: dict[str, Any], code: int, words: str
 ) -> None:
     scene.send_payments(payments(10))
     spoil(scene)

@@ -279,7 +279,7 @@ def differences(expected: Mapping[str, Any], said: Mapping[str, Any]) -> list[st
     """Fields of a scored event that are not as expected; floats are compared by their bits."""
     found = []
     for name, wanted in expected.items():
-        got = said.get(name)
+        got: Any = said.get(name)
         if name == "features":
             found += [f"{each} is {got.get(each)!r}, wanted {w!r}" for each, w in wanted.items() if not _same(got.get(each), w)]
             if list(got) != list(wanted):

@@ -30,7 +30,8 @@ SCHEMA = fastavro.parse_schema(
 )
 CUSTOMER = [f"customer_{word}_{d}d" for d in WINDOWS_DAYS for word in ("count", "amount_mean", "amount_std", "amount_ratio_to_mean")]
 NAMES = ["amount", "weekend", "night", *CUSTOMER, *(f"terminal_count_{d}d_delay_7d" for d in WINDOWS_DAYS)]
-OUTPUT: Any = fastavro.parse_schema(scored_event_schema("payments", NAMES))
+SCORED: Any = scored_event_schema("payments", NAMES)
+OUTPUT: Any = fastavro.parse_schema(SCORED)
 JUDGE = Payments({1: SCHEMA}, OUTPUT, "model", "1", ["f" * 16])
 
 
@@ -56,7 +57,8 @@ def paid(offset: int, after: timedelta, amount: float = 10.0, customer: str = "c
 def a_right_run() -> Evidence:
     """What a worker without faults leaves of four payments and a record that is none."""
     inputs = [paid(0, timedelta(0)), paid(1, timedelta(hours=1), 30.0), Record(0, 2, b"c", b"?"), paid(3, timedelta(days=8), 50.0)]
-    outputs, letters = [], []
+    outputs: list[Record] = []
+    letters: list[Record] = []
     for record, event in JUDGE.expected(inputs):
         if event is None:
             said = {"topic": TOPIC, "partition": "0", "offset": str(record.offset), "exception.message": "?"}
