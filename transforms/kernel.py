@@ -381,7 +381,7 @@ def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> in
     The sum is of no use: it only keeps the compiler from leaving the loop out.
     """
     seen = 0
-    limit = len(heap) - _STEPS
+    limit = len(heap) - 1 - _STEPS
     for i in range(first, end):
         slot = slot_of[i]
         base = slots[slot, BASE]

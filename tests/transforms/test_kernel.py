@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles.play import Event, assert_same_bits, expected, play
+from transforms import kernel
 from transforms.aggregate import Aggregate, Count, Distinct, Last, Max, Mean, Min, RatePerDay, RatioToMean, Std, Sum
 from transforms.entity import Entity, Guard
 from transforms.fixed_point import FixedPoint
@@ -78,3 +80,35 @@ def test_the_kernel_agrees_with_the_definition(data: st.DataObject) -> None:
     wanted, judged = expected(log, asked)
     assert_same_bits(found, wanted, [*asked[0].feature_names, *asked[1].feature_names])
     assert timing.tolist() == judged.tolist()
+
+
+def test_looking_ahead_stays_inside_a_heap_that_ends_with_a_block() -> None:
+    heap = np.zeros((24, 3), np.int64)
+    slots = np.zeros((1, kernel.SLOT_FIELDS + 2), np.int64)
+    slots[0, [kernel.BASE, kernel.END]] = 16, 24
+    slots[0, kernel.SLOT_FIELDS :] = 8  # where the windows ended last time: the block's end
+    # As Python, an index beyond the heap is an error; compiled, it would read whatever lies there.
+    assert kernel._fetch.function(0, 1, np.zeros(1, np.int64), heap, slots) == 0
+
+
+_FULL_HEAP = """
+import transforms.slab
+transforms.slab._FIRST_RECORDS = 24  # six keys with a block of four records each
+from tests.oracles.play import SHARD, Event, columns_of, expected, play
+from transforms.aggregate import Count
+from transforms.entity import Entity
+from transforms.window import Window
+import numpy as np
+entity = Entity("e", "key", (Window(5), Window(5, 1)), (Count(),))
+log = [Event(key, t, 1) for t in range(12) for key in range(6)]
+found, _ = play(log, [entity], range(6, len(log), 6))
+assert found.tolist() == expected(log, [entity])[0].tolist()
+"""
+
+
+def test_the_kernel_looks_at_nothing_behind_its_heap() -> None:
+    # As Python, a row too far is an IndexError; compiled, it is read from whatever stands there.
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_HEAP], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
