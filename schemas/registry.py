@@ -2,15 +2,20 @@
 
 A registry is a server with Confluent's API, ``mock://`` in its place, or a folder of files. An id means one schema for ever, so
 what was found once is kept; what was not found is asked for again.
+
+Whoever asks by id decodes records, and gets the same verdict on them whenever he asks: a file half written, two files that
+contradict each other and an answer that is no Avro schema count as not found, which is waited for, and never as a schema that
+can't be read, which would be final. Only `latest` and `register`, asked at start-up, refuse them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +23,7 @@ from typing import Any, Protocol
 from schemas.avro import AvroSchema, load_schema
 from schemas.errors import RetryLater, SchemaError, SettingsError
 
+_log = logging.getLogger(__name__)
 _FILE_NAME = re.compile(r"(\d+)-(.+)\.avsc")
 _LATEST_KEPT_SECONDS = 60
 
@@ -28,23 +34,39 @@ class Registry(Protocol):
     """Ids and their schemas."""
 
     def schema(self, schema_id: int) -> AvroSchema | None:
-        """The schema with this id; None if the registry knows none.
+        """The schema with this id; None if the registry knows none, or has something else in its place: later it may have one.
 
         Raises:
             RetryLater: the registry does not answer.
-            SchemaError: what it has under this id is no Avro schema.
         """
 
     def latest(self, subject: str) -> tuple[int, AvroSchema] | None:
-        """A subject's newest schema and its id; None if there is no such subject. Raises what `schema` does."""
+        """A subject's newest schema and its id; None if there is no such subject.
+
+        Raises:
+            RetryLater: the registry does not answer.
+            SchemaError: what it has is no Avro schema that stands alone, or contradicts itself.
+        """
 
     def register(self, subject: str, schema: AvroSchema) -> int:
         """The id of a schema in a subject, new unless the subject has it already.
 
         Raises:
             RetryLater: the registry does not answer.
-            SchemaError: the registry refuses the schema, as one that the subject's readers could not read.
+            SchemaError: the registry refuses the schema, as one that the subject's readers could not read, or contradicts itself.
         """
+
+
+class _Warnings:
+    """Says once why an id has no schema, and again only if the reason is another: an id may be asked for with every batch."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, str] = {}
+
+    def say(self, schema_id: int, why: str) -> None:
+        if self._said.get(schema_id) != why:
+            self._said[schema_id] = why
+            _log.warning("a schema counts as unknown schema_id=%d reason=%s", schema_id, why)
 
 
 class FileRegistry:
@@ -55,27 +77,33 @@ class FileRegistry:
         if not self.folder.is_dir():
             raise SchemaError(f"schema folder {self.folder} is missing")
         self._known: dict[int, AvroSchema] = {}
+        self._warnings = _Warnings()
 
     def schema(self, schema_id: int) -> AvroSchema | None:
-        if schema_id not in self._known:
-            found = self._files().get(schema_id)
-            if found is None:
-                return None
-            self._known[schema_id] = load_schema(found)
-        return self._known[schema_id]
+        if schema_id in self._known:
+            return self._known[schema_id]
+        paths = self._files().get(schema_id)
+        if paths is None:
+            return None
+        try:
+            return self._load(schema_id, _only(paths))
+        except SchemaError as error:
+            if isinstance(error.__cause__, OSError):
+                raise RetryLater(str(error)) from error
+            self._warnings.say(schema_id, str(error))  # a copy may be under way
+            return None
 
     def latest(self, subject: str) -> tuple[int, AvroSchema] | None:
-        ids = [schema_id for schema_id, path in self._files().items() if _subject(path) == subject]
-        schema = self.schema(max(ids)) if ids else None
-        return (max(ids), schema) if schema is not None else None
+        ids = {schema_id: path for schema_id, path in self._sound_files().items() if _subject(path) == subject}
+        return (max(ids), self._load(max(ids), ids[max(ids)])) if ids else None
 
     def register(self, subject: str, schema: AvroSchema) -> int:
         if not re.fullmatch(r"[\w.\-]+", subject):
             raise SchemaError(f"subject {subject!r} can't be part of a file's name")
         with self._alone():
-            files = self._files()
+            files = self._sound_files()
             for schema_id, path in files.items():
-                if _subject(path) == subject and self.schema(schema_id) == schema:
+                if _subject(path) == subject and self._load(schema_id, path) == schema:
                     return schema_id
             schema_id = max(files, default=0) + 1
             unfinished = self.folder / f".{schema_id}.part"
@@ -93,18 +121,23 @@ class FileRegistry:
         finally:
             os.close(folder)
 
-    def _files(self) -> dict[int, Path]:
-        files: dict[int, Path] = {}
+    def _load(self, schema_id: int, path: Path) -> AvroSchema:
+        if schema_id not in self._known:
+            self._known[schema_id] = _shallow(load_schema, path)
+        return self._known[schema_id]
+
+    def _sound_files(self) -> dict[int, Path]:
+        return {schema_id: _only(paths) for schema_id, paths in self._files().items()}
+
+    def _files(self) -> dict[int, list[Path]]:
+        files: dict[int, list[Path]] = {}
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:
             raise RetryLater(f"schema folder {self.folder} can't be read: {error}") from error
         for path in paths:
             if named := _FILE_NAME.fullmatch(path.name):
-                schema_id = int(named[1])
-                if schema_id in files:
-                    raise SchemaError(f"{files[schema_id]} and {path.name} have one id; an id stands for one schema")
-                files[schema_id] = path
+                files.setdefault(int(named[1]), []).append(path)
         return files
 
 
@@ -120,26 +153,55 @@ class ConfluentRegistry:
         self._client = _client(url, dict(options or {}))
         self._place = re.sub(r"//[^/@]*@", "//", url)  # shown in messages: without a password
         self._known: dict[int, AvroSchema] = {}
+        self._warnings = _Warnings()
 
     def schema(self, schema_id: int) -> AvroSchema | None:
         if schema_id not in self._known:
-            with self._answering(), _none_if_missing():
-                self._known[schema_id] = self._parse(self._client.get_schema(schema_id), f"schema {schema_id}")
-        return self._known.get(schema_id)
+            found = self._look_up(lambda: self._client.get_schema(schema_id))
+            if found is None:
+                return None
+            try:
+                self._known[schema_id] = self._parse(found, f"schema {schema_id}")
+            except SchemaError as error:
+                self._warnings.say(schema_id, str(error))
+                self._client.clear_caches()  # the client would never ask for this id again
+                return None
+        return self._known[schema_id]
 
     def latest(self, subject: str) -> tuple[int, AvroSchema] | None:
-        with self._answering(), _none_if_missing():
-            found = self._client.get_latest_version(subject)
-            self._known[found.schema_id] = self._parse(found.schema, f"subject {subject}")
-            return found.schema_id, self._known[found.schema_id]
-        return None
+        found = self._look_up(lambda: self._client.get_latest_version(subject))
+        if found is None:
+            return None
+        self._known[found.schema_id] = self._parse(found.schema, f"subject {subject}")
+        return found.schema_id, self._known[found.schema_id]
 
     def register(self, subject: str, schema: AvroSchema) -> int:
         from confluent_kafka.schema_registry import Schema
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
 
         with self._answering():
-            schema_id: int = self._client.register_schema(subject, Schema(json.dumps(schema.definition), "AVRO"))
+            try:
+                schema_id: int = self._client.register_schema(subject, Schema(json.dumps(schema.definition), "AVRO"))
+            except SchemaRegistryError as error:
+                if error.http_status_code not in (409, 422):
+                    raise
+                raise SchemaError(f"schema registry {self._place} refuses the schema: {error}") from error
         return schema_id
+
+    def _look_up(self, ask: Callable[[], Any]) -> Any:
+        """What the client finds; None if the registry says there is none."""
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        with self._answering():
+            try:
+                return ask()
+            except SchemaRegistryError as error:
+                # A registry's own "not found" has a code of 404xx. A bare 404 is some proxy's, and says nothing about the schema.
+                if error.http_status_code == 404 and (error.error_code or 0) // 100 == 404:
+                    return None
+                raise
+            except (ValueError, TypeError, AttributeError, KeyError) as error:  # what the client raises at a page that is no answer
+                raise RetryLater(f"schema registry {self._place} does not answer as one: {type(error).__name__}: {error}") from error
 
     def _parse(self, found: Any, what: str) -> AvroSchema:
         what = f"{what} of {self._place}"
@@ -148,19 +210,17 @@ class ConfluentRegistry:
         if found.references:
             names = ", ".join(reference.name for reference in found.references)
             raise SchemaError(f"{what} refers to other schemas ({names}); wanted one that stands alone")
-        return AvroSchema.parse(found.schema_str, what)
+        return _shallow(AvroSchema.parse, found.schema_str, what)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Tell "does not answer" from "answers no"."""
+        """What the client raises where there is no answer, as ours."""
         import httpx2 as httpx  # what the client itself prefers: another httpx has other errors
         from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
         try:
             yield
         except SchemaRegistryError as error:
-            if error.http_status_code in (409, 422):
-                raise SchemaError(f"schema registry {self._place} refuses the schema: {error}") from error
             raise RetryLater(f"schema registry {self._place}: {error}") from error
         except (httpx.HTTPError, OAuthTokenError, OSError) as error:
             raise RetryLater(f"schema registry {self._place} does not answer: {type(error).__name__}: {error}") from error
@@ -187,16 +247,18 @@ def _client(url: str, options: dict[str, Any]) -> Any:
         raise SettingsError(f"schema registry: {error}") from error
 
 
-@contextmanager
-def _none_if_missing() -> Iterator[None]:
-    # A registry's own "not found" has a code of 404xx. A bare 404 is some proxy's, and says nothing about the schema.
-    from confluent_kafka.schema_registry.error import SchemaRegistryError
+def _only(paths: list[Path]) -> Path:
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise SchemaError(f"{names} in {paths[0].parent} have one id; an id stands for one schema")
+    return paths[0]
 
+
+def _shallow(parse: Callable[..., AvroSchema], *source: Any) -> AvroSchema:
     try:
-        yield
-    except SchemaRegistryError as error:
-        if error.http_status_code != 404 or (error.error_code or 0) // 100 != 404:
-            raise
+        return parse(*source)
+    except RecursionError as error:
+        raise SchemaError(f"{source[-1]} is nested too deep") from error
 
 
 def _subject(path: Path) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -61,15 +62,48 @@ def test_a_file_added_later_is_found(tmp_path: Path) -> None:
     assert folder.register("other", TWO) == 13
 
 
-def test_a_folder_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_contradicts_itself_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="missing"):
         FileRegistry(tmp_path / "nowhere")
     (tmp_path / "1-a.avsc").write_text("{")
     with pytest.raises(SchemaError, match=r"1-a\.avsc is not JSON"):
-        FileRegistry(tmp_path).schema(1)
+        FileRegistry(tmp_path).latest("a")
+    with pytest.raises(SchemaError, match=r"1-a\.avsc is not JSON"):
+        FileRegistry(tmp_path).register("a", ONE)
     (tmp_path / "1-b.avsc").write_text(json.dumps(ONE.definition))
     with pytest.raises(SchemaError, match="have one id"):
-        FileRegistry(tmp_path).schema(2)
+        FileRegistry(tmp_path).latest("c")
+    with pytest.raises(SchemaError, match="have one id"):
+        FileRegistry(tmp_path).register("c", ONE)
+
+
+@pytest.mark.parametrize("half", [b"", b"{", json.dumps(ONE.definition)[:-4].encode(), b'"imt"', b"\xc3"])
+def test_a_file_half_written_is_unknown_by_id_and_found_when_it_is_whole(
+    half: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = FileRegistry(tmp_path)
+    (tmp_path / "7-late-value.avsc").write_bytes(half)
+    assert [folder.schema(7), folder.schema(7)] == [None, None]
+    assert [(record.levelname, "schema_id=7" in record.getMessage()) for record in caplog.records] == [("WARNING", True)]
+    (tmp_path / "7-late-value.avsc").write_text(json.dumps(ONE.definition))
+    assert folder.schema(7) == ONE
+
+
+def test_two_files_of_one_id_make_that_id_unknown_and_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = FileRegistry(tmp_path)
+    for name in ("1-a.avsc", "01-b.avsc", "2-a.avsc"):
+        (tmp_path / name).write_text(json.dumps(ONE.definition))
+    (tmp_path / "3-a.avsc").write_text("{")
+    assert [folder.schema(1), folder.schema(2)] == [None, ONE]
+    assert "01-b.avsc and 1-a.avsc" in caplog.text
+    (tmp_path / "01-b.avsc").unlink()
+    assert folder.schema(1) == ONE
+
+
+def test_a_file_that_the_disk_does_not_give_is_asked_for_again_later(tmp_path: Path) -> None:
+    (tmp_path / "1-a.avsc").symlink_to("1-a.avsc")
+    with pytest.raises(RetryLater, match=r"1-a\.avsc can't be read"):
+        FileRegistry(tmp_path).schema(1)
 
 
 def test_ids_registered_at_the_same_time_are_different(tmp_path: Path) -> None:
@@ -140,7 +174,15 @@ def test_a_schema_found_once_is_not_asked_for_again() -> None:
         (500, {"error_code": 500, "message": "down"}),
         (404, "<html>no such page</html>"),
         (401, {"error_code": 401, "message": "who are you"}),
+        (403, {"error_code": 40301, "message": "not yours"}),
         (429, "slow"),
+        (409, {"error_code": 409, "message": "in conflict"}),
+        (422, {"error_code": 42201, "message": "can't be"}),
+        (404, {"error_code": 404, "message": "no such path"}),
+        (200, "<html>please log in</html>"),
+        (200, ""),
+        (200, []),
+        (200, "null"),
     ],
 )
 def test_a_registry_that_gives_no_answer_is_asked_again_later(status: int, body: Any) -> None:
@@ -168,15 +210,37 @@ def test_a_registrys_own_not_found_means_there_is_none(code: int) -> None:
         assert confluent(url).latest("s") is None
 
 
-def test_what_is_no_avro_schema_is_refused_by_id() -> None:
+OTHER_THINGS = {
+    r"of type JSON": {"schema": "{}", "schemaType": "JSON"},
+    r"refers to other schemas \(Other\)": {
+        "schema": json.dumps(ONE.definition),
+        "references": [{"name": "Other", "subject": "o", "version": 1}],
+    },
+    r"is not JSON": {"schema": json.dumps(ONE.definition)[:-4]},
+    r"is not an Avro schema": {"schema": '{"type": "record"}'},
+    r"is not an Avro schema: Unknown": {"schema": '"imt"'},
+    r"is not an Avro schema: TypeError": {},
+    r"nested too deep": {"schema": '{"type": "array", "items": ' * 3_000 + '"int"' + "}" * 3_000},
+}
+
+
+@pytest.mark.parametrize(("words", "thing"), OTHER_THINGS.items())
+def test_what_is_no_avro_schema_is_unknown_by_id_until_it_is_one(words: str, thing: Any, caplog: pytest.LogCaptureFixture) -> None:
+    answers = [thing, thing, {"schema": json.dumps(ONE.definition)}]
+    with server(lambda method, path: (200, answers.pop(0))) as url:
+        registry = confluent(url)
+        assert [registry.schema(5), registry.schema(5), registry.schema(5)] == [None, None, ONE]
+    assert [record.levelname for record in caplog.records if record.name == "schemas.registry"] == ["WARNING"]
+    assert re.search(f"schema_id=5 .*{words}", caplog.text)
+
+
+@pytest.mark.parametrize(("words", "thing"), OTHER_THINGS.items())
+def test_a_subject_whose_latest_is_no_avro_schema_is_refused(words: str, thing: Any) -> None:
     with (
-        server(lambda method, path: (200, {"schema": "{}", "schemaType": "JSON"})) as url,
-        pytest.raises(SchemaError, match=r"schema 5 of .* is of type JSON"),
+        server(lambda method, path: (200, {"subject": "s", "version": 1, **thing, "id": 5})) as url,
+        pytest.raises(SchemaError, match=words),
     ):
-        confluent(url).schema(5)
-    refers = {"schema": json.dumps(ONE.definition), "references": [{"name": "Other", "subject": "o", "version": 1}]}
-    with server(lambda method, path: (200, refers)) as url, pytest.raises(SchemaError, match="Other"):
-        confluent(url).schema(5)
+        confluent(url).latest("s")
 
 
 def test_an_incompatible_schema_is_refused_and_not_tried_again() -> None:
