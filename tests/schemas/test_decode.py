@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,8 @@ from schemas.codec import Decoder
 from schemas.columns import PackedBytes, Ragged
 from schemas.decode_kernel import MOST_EMPTY_ITEMS
 from schemas.default import varint
-from schemas.errors import SchemaError
+from schemas.errors import RecordError, SchemaError
+from schemas.registry import FileRegistry
 from schemas.reject import Reject
 from tests.schemas.avro_cases import plain_bytes, row_of, same, schemas, values, wanted, without_logical
 
@@ -205,6 +209,55 @@ def test_a_schema_registered_later_is_found_when_its_id_comes_again() -> None:
     assert decoder.decode(batch).rejected.tolist() == [0, Reject.UNKNOWN_SCHEMA]
     known.by_id[9] = schema
     assert decoder.decode(batch).rejected.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("first", ["half", "twice", "whole"])
+def test_a_schemas_file_is_never_what_makes_a_verdict_final(first: str, tmp_path: Path) -> None:
+    schema = record(field("x", "int"))
+    whole = json.dumps(schema.definition)
+    (tmp_path / "9-late.avsc").write_text(whole[:-2] if first == "half" else whole)
+    (tmp_path / "09-again.avsc").write_text(whole)
+    if first != "twice":
+        (tmp_path / "09-again.avsc").rename(tmp_path / "10-other.avsc")
+        (tmp_path / "010-other.avsc").write_text("{")
+    decoder = Decoder(schema, "confluent", FileRegistry(tmp_path))
+    batch = PackedBytes.pack([framed(9, varint(2))])
+    assert decoder.decode(batch).rejected.tolist() == [0 if first == "whole" else Reject.UNKNOWN_SCHEMA]
+    assert decoder.explain(batch[0]).reason == ("usable" if first == "whole" else "unknown_schema")
+    (tmp_path / "9-late.avsc").write_text(whole)
+    (tmp_path / "09-again.avsc").unlink(missing_ok=True)
+    assert decoder.decode(batch).rejected.tolist() == [0]
+
+
+def test_one_record_may_be_explained_while_another_thread_decodes() -> None:
+    schema, other = record(field("x", "int")), record(field("x", "int"), field("y", "string"))
+    value = framed(8, varint(5) + varint(0))
+    seen: list[RecordError] = []
+
+    class Asked(Known):
+        """Has one record explained while the schema after its own is asked for."""
+
+        def schema(self, schema_id: int) -> AvroSchema | None:
+            if schema_id == 9 and not seen:
+                beside = threading.Thread(target=lambda: seen.append(decoder.explain(value)))
+                beside.start()
+                beside.join(10)
+            return super().schema(schema_id)
+
+    decoder = Decoder(schema, "confluent", Asked(_8=other, _9=other))
+    values = PackedBytes.pack([value, framed(9, varint(6) + varint(0))])
+    assert decoder.decode(values).columns["x"].tolist() == [5, 6]  # type: ignore[union-attr]
+    assert [error.reason for error in seen] == ["usable"]
+
+
+def test_an_explained_record_of_many_items_does_not_make_the_next_batch_large() -> None:
+    schema = record(field("x", {"type": "array", "items": "long"}), field("s", "string"))
+    decoder = Decoder(schema, "bare")
+    assert decoder.explain(write_value({"x": [0] * 10_000, "s": ""}, schema.parsed)).reason == "usable"
+    column = decoder.decode(PackedBytes.pack([write_value({"x": [], "s": "s" * 50}, schema.parsed)] * 1_000)).columns["x"]
+    assert isinstance(column, Ragged) and isinstance(column.items, np.ndarray)
+    assert isinstance(words := column.items.base, np.ndarray)
+    assert words.nbytes < 100_000
 
 
 def test_an_id_with_its_high_bit_set_is_an_id() -> None:
