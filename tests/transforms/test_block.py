@@ -174,6 +174,17 @@ def test_a_block_cut_within_a_record_is_refused() -> None:
         kept.send([Event(1, 12, 1)])
 
 
+def test_a_lost_block_says_which_shard_is_to_be_rebuilt() -> None:
+    kept = Kept()
+    kept.send([Event(1, 10, 1)])
+    for damaged in (b"7 bytes", bytes(HEADER_BYTES)):
+        kept.only[:] = damaged
+        kept.restart()
+        with pytest.raises(LostBlock) as caught:
+            kept.send([Event(1, 12, 1)])
+        assert caught.value.shard == "s"
+
+
 def test_a_lost_block_is_a_lost_fence() -> None:
     assert issubclass(LostBlock, FenceLost)
 

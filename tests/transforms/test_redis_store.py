@@ -348,10 +348,12 @@ def spoil(server: RedisServer, namespace: str, key: int) -> None:
 def test_a_block_that_cannot_be_written_voids_the_state(server: RedisServer, namespace: str, store: RedisStore, open_store: Open) -> None:
     spoil(server, namespace, 2)
     store.write("0", (part("customer", {1: (3, b"6"), 2: (0, b"lost"), 3: (0, b"x")}),), 6)
-    with pytest.raises(LostBlock, match=r"moved to 6.*WRONGTYPE"):
+    with pytest.raises(LostBlock, match=r"moved to 6.*WRONGTYPE") as caught:
         store.settle("0")
-    with pytest.raises(LostBlock):
+    assert caught.value.shard == "0"
+    with pytest.raises(LostBlock) as caught:
         blocks(store, "0", "customer", 1)
+    assert caught.value.shard == "0"
     # Even if this owner dies here, the next one finds no state and rebuilds it.
     second = open_store()
     assert second.claim("0", {}).position is None
