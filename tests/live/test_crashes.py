@@ -29,6 +29,8 @@ def test_a_worker_killed_anywhere_in_its_commits_loses_and_repeats_nothing(scene
     assert last.stop() == 0, last.log
     assert scene.faults() == []
     assert scene.positions() == scene.committed()
+    # A block with a later batch's bytes would be found, and rebuilt from the log, when the next worker reads it.
+    assert not any("state_dropped" in worker.log for worker in scene.workers)
 
 
 def test_redis_wiped_and_killed_under_a_worker_and_while_it_is_down(set_up: SetUp, own_redis: RedisServer) -> None:

@@ -94,3 +94,20 @@ def test_a_batch_that_outlives_the_revocation_of_its_partition_is_not_committed(
     scene.drained(slow)
     assert (slow.stop(), other.stop()) == (0, 0)
     assert scene.faults() == []
+
+
+def test_a_worker_frozen_past_its_session_changes_nothing_when_it_wakes(set_up: SetUp) -> None:
+    scene = set_up(partitions=2, changes=CUSTOMERS_ONLY)
+    scene.send_payments(payment(n, customer_id=f"C{n % 97}") for n in range(3_000))
+    frozen = scene.worker("frozen", WORKER__BATCH_RECORDS="5")
+    scene.progressed(200, frozen)
+    frozen.process.send_signal(signal.SIGSTOP)  # with batches at every step, some of them committing
+    other = scene.worker("other")
+    scene.drained(other)
+    frozen.process.send_signal(signal.SIGCONT)
+    frozen.says("lost at=")
+    scene.send_payments(payment(n, customer_id=f"C{n % 97}") for n in range(3_000, 3_500))
+    scene.drained(other)
+    assert (frozen.stop(), other.stop()) == (0, 0)
+    assert scene.faults() == []
+    assert scene.positions() == scene.committed()
