@@ -96,9 +96,23 @@ class _Sending:
             self._note(cause(error), value or b"")
 
     def settled(self) -> bool:
-        while self.producer.flush(ATTEMPT_SECONDS) and self.failure is None:
+        while self._serve(lambda: self.producer.flush(ATTEMPT_SECONDS)) and self.failure is None:
             log.warning("waiting for the broker to take %d records", len(self.producer))
         return self.failure is None
+
+    def _serve(self, call: Callable[[], int]) -> int:
+        """Make a call that serves the client's reports.
+
+        A client that was fenced raises its fatal error from whatever call serves it, and goes on to report records with that exception
+        pending: Python then breaks in the report, on its first look-up or call.
+        """
+        try:
+            return call()
+        except KafkaException as error:
+            self.failure = self.failure or cause(error)
+        except (AttributeError, SystemError) as error:
+            self.failure = self.failure or KafkaError(KafkaError._FENCED, f"the client broke down: {error}", True)
+        return 0
 
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -183,7 +197,7 @@ class _Transaction(_Sending):
             if not cause(error).fatal():
                 self._abort()
             # Reports of failed records are served by poll: without it, those that were refused would stay unknown.
-            producer.poll(0)
+            self._serve(lambda: producer.poll(0))
             raise Void(f"transaction aborted: {cause(error).str()}", self.refused) from error
         except CallStuck as error:
             raise Void(f"transaction given up: {error}") from error
