@@ -104,6 +104,10 @@ class Metrics:
         if step == "extract":
             self.batch_records.observe(records)
 
+    def store_took(self, call: str, seconds: float) -> None:
+        """Time one call to the state store."""
+        self.store_seconds.labels(call).observe(seconds)
+
     def expose(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)

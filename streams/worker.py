@@ -32,6 +32,7 @@ from streams.metrics import CONTENT_TYPE, Metrics
 from streams.scored_event import output_schema
 from streams.settings import Settings
 from streams.stage import stages
+from streams.timed_store import TimedStore
 from streams.topics import check_topics, facts_of
 from transforms.redis_store import RedisStore
 
@@ -191,7 +192,7 @@ class Worker:
             card=self._scorer.card,
             registry=registry,
             encoder=encoder,
-            store=store,
+            store=TimedStore(store, self._metrics.store_took),
             topics=topics,
             metrics=self._metrics,
             health=self._health,
