@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streams.bound import Bound
 from streams.create_topics import create
-from streams.kafka import Consumer, KafkaError, KafkaException, TopicPartition, plain_consumer, plain_producer
+from streams.kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition, plain_consumer, plain_producer
 from streams.load import load_bound
 from streams.local_process import choose_port
 from streams.scored_event import output_schema
@@ -232,6 +233,8 @@ class Scene:
         for worker in self.workers:
             if worker.lives:
                 worker.kill()
+        if "_reader" in self.__dict__:
+            self._reader.close()
 
     # --- records ---
 
@@ -243,7 +246,7 @@ class Scene:
 
     def send(self, values: Iterable[tuple[bytes | None, bytes | None]], partition: int = -1, **extra: Any) -> None:
         """Put (key, value) pairs on the input topic, and wait until they are there."""
-        producer = plain_producer(self.settings.kafka, 2_000_000)
+        producer = self._producer
         for key, value in values:
             producer.produce(self.bound.input.name, value, key, partition, **extra)
         left = producer.flush(WAIT_SECONDS)
@@ -254,105 +257,74 @@ class Scene:
 
     # --- what is left ---
 
-    def group_reader(self) -> Consumer:
+    @cached_property
+    def _producer(self) -> Producer:
+        return plain_producer(self.settings.kafka, 2_000_000)
+
+    @cached_property
+    def _reader(self) -> Consumer:
+        """Asks for the group's offsets, without being a member."""
         return plain_consumer(self.settings.kafka, self.stage.group(self.settings.kafka))
 
-    def committed(self, reader: Consumer | None = None) -> dict[int, int | None]:
-        """The group's offsets, by partition."""
-        own = reader or self.group_reader()
-        try:
-            here = [TopicPartition(self.bound.input.name, p) for p in range(self.partitions)]
-            return {tp.partition: None if tp.offset < 0 else tp.offset for tp in own.committed(here, 10.0)}
-        finally:
-            if reader is None:
-                own.close()
-
-    def committed_unstable(self, reader: Consumer | None = None) -> dict[int, int | None]:
-        """The same, waiting until no transaction is open on them."""
-        found: dict[int, int | None] = wait_for("offsets that no open transaction holds", lambda: self._committed_or_none(reader))
-        return found
-
-    def _committed_or_none(self, reader: Consumer | None) -> dict[int, int | None] | None:
-        try:
-            return self.committed(reader)
-        except KafkaException:
-            return None
+    def committed(self) -> dict[int, int | None]:
+        """The group's offsets, by partition; waits while a transaction is open on them."""
+        here = [TopicPartition(self.bound.input.name, p) for p in range(self.partitions)]
+        return {tp.partition: None if tp.offset < 0 else tp.offset for tp in self._reader.committed(here, 10.0)}
 
     def commit_offset(self, offset: int) -> None:
         """Set the group's offset of partition 0, as an operator's tool does while no worker runs."""
         self._while_the_group_is_empty(
-            lambda reader: reader.commit(offsets=[TopicPartition(self.bound.input.name, 0, offset)], asynchronous=False)
+            lambda: self._reader.commit(offsets=[TopicPartition(self.bound.input.name, 0, offset)], asynchronous=False)
         )
 
     def delete_offsets(self) -> None:
         """Let the group be forgotten."""
         group, client = self.stage.group(self.settings.kafka), self.broker.admin
 
-        def delete(reader: Consumer) -> object:
+        def delete() -> object:
             return client.delete_consumer_groups([group])[group].result()
 
         self._while_the_group_is_empty(delete)
 
-    def _while_the_group_is_empty(self, change: Callable[[Consumer], object]) -> None:
-        reader = self.group_reader()
-
+    def _while_the_group_is_empty(self, change: Callable[[], object]) -> None:
         def changed() -> bool:
             try:
-                change(reader)
+                change()
                 return True
             except KafkaException:
                 return False  # a member that has left is not forgotten yet
 
-        try:
-            wait_for("the group to be changed", changed)
-        finally:
-            reader.close()
+        wait_for("the group to be changed", changed)
 
     def ends(self) -> dict[int, int]:
         """Where the input ends, by partition."""
-        reader = self.group_reader()
-        try:
-            here = self.bound.input.name
-            return {p: reader.get_watermark_offsets(TopicPartition(here, p), 10.0)[1] for p in range(self.partitions)}
-        finally:
-            reader.close()
+        here = self.bound.input.name
+        return {p: self._reader.get_watermark_offsets(TopicPartition(here, p), 10.0)[1] for p in range(self.partitions)}
 
     def drained(self, worker: Worker | None = None, seconds: float = WAIT_SECONDS) -> None:
         """Wait until everything on the input is committed."""
-        ends, reader = self.ends(), self.group_reader()
-        try:
-            self._await(f"all of {ends} committed", lambda now: all((now[p] or 0) >= ends[p] for p in ends), reader, worker, seconds)
-        finally:
-            reader.close()
+        ends = self.ends()
+        self._await(f"all of {ends} committed", lambda now: all((now[p] or 0) >= ends[p] for p in ends), worker, seconds)
 
     def progressed(self, records: int, worker: Worker | None = None) -> None:
         """Wait until so many offsets are committed, of all partitions together."""
-        reader = self.group_reader()
-        try:
-            self._await(f"{records} committed", lambda now: sum(each or 0 for each in now.values()) >= records, reader, worker)
-        finally:
-            reader.close()
+        self._await(f"{records} committed", lambda now: sum(each or 0 for each in now.values()) >= records, worker)
 
     def _await(
-        self,
-        what: str,
-        enough: Callable[[dict[int, int | None]], bool],
-        reader: Consumer,
-        worker: Worker | None,
-        seconds: float = WAIT_SECONDS,
+        self, what: str, enough: Callable[[dict[int, int | None]], bool], worker: Worker | None, seconds: float = WAIT_SECONDS
     ) -> None:
         def seen() -> bool:
             if worker is not None and not worker.lives:
                 raise Waited(f"{what}: the worker ended with {worker.process.returncode}:\n{worker.log[-3_000:]}")
             try:
-                return enough(self.committed(reader))
+                return enough(self.committed())
             except KafkaException:
-                return False  # an open transaction: asked again
+                return False  # an open transaction, or a broker that is away: asked again
 
         try:
             wait_for(what, seen, seconds)
         except Waited as error:
-            raise Waited(f"{error}; committed {self.committed(reader)}; {worker.log[-3_000:] if worker else ''}") from None
+            raise Waited(f"{error}; committed {self.committed()}; {worker.log[-3_000:] if worker else ''}") from None
 
     def positions(self) -> dict[int, int | None]:
         """How far the state has come in Redis, by partition."""
