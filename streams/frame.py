@@ -10,6 +10,7 @@ that an event costs nothing here.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -140,6 +141,8 @@ class Frame:
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()  # what stands now stays: looking through it again holds the interpreter for 40 ms each time
         await self.app.start()
         source = self._loop.run_in_executor(self._source_thread, self._source)
         crashed = asyncio.ensure_future(self._crash())

@@ -30,6 +30,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 0.01  # how soon a question is answered while waiting for batches
 LOOK_SECONDS = 0.5
+CAPTURE_SECONDS = 0.05  # asking who we are holds the interpreter until the client answers; an outdated answer costs one refused commit
 LARGE_SHARE = 0.25  # of the most records a batch may have
 ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
 
@@ -142,6 +143,7 @@ class Source:
         self._ends: dict[int, int] = {}
         self.beat_seconds = time.monotonic()  # when the thread was last seen to turn
         self._looked = 0.0
+        self._captured = 0.0
         self._last_records = 0  # of the last batch
         self._held: list[Record] = []  # records that came while the group was served without room for them
         self.reading: dict[int, Reading] = {}
@@ -242,10 +244,12 @@ class Source:
             messages = [] if first is None else [first]
         if messages:
             messages += cast(list[Record], self._consumer.consume(max(self._batch_records - len(messages), 0), 0))
-            self._capture()
+            if time.monotonic() > self._captured + CAPTURE_SECONDS:
+                self._capture()
         return messages
 
     def _capture(self) -> None:
+        self._captured = time.monotonic()
         member = self._consumer.consumer_group_metadata()
         # After the session was lost the metadata names nobody, and the broker takes a commit of nobody's without a check.
         if self._consumer.memberid():
