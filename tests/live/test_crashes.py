@@ -35,10 +35,12 @@ def test_a_worker_killed_anywhere_in_its_commits_loses_and_repeats_nothing(scene
 
 def test_redis_wiped_and_killed_under_a_worker_and_while_it_is_down(set_up: SetUp, own_redis: RedisServer) -> None:
     scene = set_up(redis_url=own_redis.url)
-    scene.send_payments(payments(RECORDS))
+    scene.send_payments(payments(RECORDS // 2))
     worker = scene.worker(WORKER__BATCH_RECORDS="10")
     scene.progressed(500, worker)
     own_redis.ask("FLUSHALL")
+    # A worker that was quick is done with all there was by now; what comes next shows it that the state is gone.
+    scene.send_payments(payments(RECORDS // 2, first=RECORDS // 2))
     worker.says("starting_over")
     own_redis.kill()
     scene.send_payments(payments(500, first=RECORDS))
