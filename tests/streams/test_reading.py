@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from streams.kafka import Record
-from streams.source import Reading, Taken
+from streams.reading import Reading, Taken
 
 
 @dataclass(frozen=True)
