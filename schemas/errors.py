@@ -15,8 +15,9 @@
         ├── SettingsError      a setting is missing or out of range
         ├── TopicError         a topic is missing, or its settings would lose records
         ├── StateError         offsets and state contradict each other
-        └── LocalServiceError  a local broker or Redis can't be started
-            └── MissingProgram what it needs is not on this machine, or too old
+        ├── LocalServiceError  a local broker or Redis can't be started
+        │   └── MissingProgram what it needs is not on this machine, or too old
+        └── HistoryError       a table or file of past events is missing, broken or not what the pipeline reads
 
 Anything else is a bug in Millrace or in a user's function: it stops the worker, loudly.
 """
@@ -117,3 +118,9 @@ class LocalServiceError(Refused):
 
 class MissingProgram(LocalServiceError):
     """A program that a local service needs is not on this machine, or is too old."""
+
+
+class HistoryError(Refused):
+    """A table or file of past events is missing, broken, or not what the pipeline reads."""
+
+    exit_code = 17
