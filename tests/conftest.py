@@ -18,6 +18,7 @@ import pytest
 
 from schemas.errors import MissingProgram
 from streams.local import Services, down, up
+from tests.redis_server import RedisServer, running
 from tests.services import Broker, PrivateServices, private_services
 
 ALLOW_NO_BROKER = "MILLRACE_ALLOW_NO_BROKER"
@@ -116,6 +117,13 @@ def redis_url(services: Services) -> str:
 def namespace() -> str:
     """A name that no other test uses: for keys in Redis, groups, transactional ids."""
     return f"test.{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RedisServer]:
+    """A Redis for the tests of one process of the run, which may ask it anything; `namespace` for keys."""
+    with running() as started:
+        yield started
 
 
 @pytest.fixture
