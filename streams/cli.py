@@ -10,41 +10,26 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from schemas.errors import MillraceError, Refused, RetryLater
-from schemas.features import Json
-
-if TYPE_CHECKING:
-    from streams.bound import Bound
-    from streams.settings import Settings
+from streams import dead_letter_commands
+from streams.command import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
 
 DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
-PIPELINE_HELP = "The pipeline's Python file."
-
-PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help=PIPELINE_HELP, show_default=False)]
-Which = Annotated[
-    str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline, if the file defines several.", show_default=False)
-]
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option("--settings", metavar="FILE", help="TOML or YAML; also MILLRACE_SETTINGS.", show_default=False, dir_okay=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 
 app = typer.Typer(
     name="millrace", help="From a Kafka event to an explained model decision.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 topics_app = typer.Typer(help="The topics a pipeline needs.", no_args_is_help=True)
-dead_letters_app = typer.Typer(help="Refused records, with the reason and the address.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
-app.add_typer(dead_letters_app, name="dlq")
+app.add_typer(dead_letter_commands.app, name="dlq")
 
 
 def main() -> None:
@@ -93,23 +78,6 @@ def _complain(error: MillraceError) -> None:
         print(f"millrace: {line}", file=sys.stderr)
 
 
-def _say(facts: Json, as_json: bool, words: Callable[[Any], str]) -> None:
-    print(json.dumps(facts, indent=2) if as_json else words(facts))
-
-
-def _settings(file: Path | None) -> Settings:
-    from streams.load_settings import load_settings
-    from streams.local_services import local_settings
-
-    return load_settings(file, os.environ, local_settings())
-
-
-def _bound(file: Path, name: str | None) -> Bound:
-    from streams.load import load_bound
-
-    return load_bound(file, name)
-
-
 @app.command()
 def run(
     pipeline: PipelineFile,
@@ -127,7 +95,7 @@ def run(
 
     loaded = load_settings(settings, environment, local_settings())
     write_log(loaded.log.level)
-    bound = _bound(pipeline, which)
+    bound = bound_of(pipeline, which)
     from streams import worker
 
     sys.exit(worker.run(bound, loaded))
@@ -138,8 +106,8 @@ def check(pipeline: PipelineFile, which: Which = None, settings: SettingsFile = 
     """Hold a pipeline against its schema, its model and the settings; needs no broker and no store."""
     from streams.check import check_pipeline, check_words
 
-    loaded = _settings(settings)
-    _say(check_pipeline(_bound(pipeline, which), loaded), as_json, check_words)
+    loaded = settings_of(settings)
+    say(check_pipeline(bound_of(pipeline, which), loaded), as_json, check_words)
 
 
 @app.command()
@@ -156,9 +124,9 @@ def dry_run(
     """Score a file of events: scored events go to standard output as JSON lines, refusals and a summary to standard error."""
     from streams.dry_run import dry_run as score_file
 
-    loaded = _settings(settings)
+    loaded = settings_of(settings)
     with _reader_may_leave():
-        summary = score_file(_bound(pipeline, which), loaded, file, sys.stdout, sys.stderr, constant=constant, limit=limit)
+        summary = score_file(bound_of(pipeline, which), loaded, file, sys.stdout, sys.stderr, constant=constant, limit=limit)
     print(json.dumps(summary), file=sys.stderr)
 
 
@@ -175,7 +143,7 @@ def send(
     """Send a file of events to the pipeline's input, keyed and framed as the pipeline reads them."""
     from streams.send import send_file, send_words
 
-    _say(send_file(_bound(pipeline, which), _settings(settings), file, rate=rate, limit=limit), as_json, send_words)
+    say(send_file(bound_of(pipeline, which), settings_of(settings), file, rate=rate, limit=limit), as_json, send_words)
 
 
 @app.command()
@@ -189,7 +157,7 @@ def up(
     """Start a Kafka and a Redis on 127.0.0.1 and wait until they answer; safe to repeat. Their state is in .millrace."""
     from streams.local_services import start, start_words
 
-    _say(start(kafka_port, redis_port), as_json, start_words)
+    say(start(kafka_port, redis_port), as_json, start_words)
 
 
 @app.command()
@@ -200,7 +168,7 @@ def down(
     """End what `up` started here, and nothing else."""
     from streams.local_services import stop, stop_words
 
-    _say(stop(erase), as_json, stop_words)
+    say(stop(erase), as_json, stop_words)
 
 
 @app.command()
@@ -215,8 +183,8 @@ def status(
     """What runs here: local services, a pipeline's lag by partition, its worker's health."""
     from streams.status import status_of, status_words
 
-    bound = _bound(pipeline, which) if pipeline else None
-    _say(status_of(bound, _settings(settings)), as_json, status_words)
+    bound = bound_of(pipeline, which) if pipeline else None
+    say(status_of(bound, settings_of(settings)), as_json, status_words)
 
 
 @topics_app.command("create")
@@ -231,37 +199,7 @@ def topics_create(
     """Make a pipeline's input, output and dead-letter topics and register its schemas; says what is wrong with those that are there."""
     from streams.create_topics import create, create_words
 
-    _say(create(_bound(pipeline, which), _settings(settings), partitions, replication), as_json, create_words)
-
-
-@dead_letters_app.command("ls")
-def dead_letters_ls(
-    pipeline: PipelineFile,
-    which: Which = None,
-    settings: SettingsFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Count a pipeline's dead letters by stage and reason."""
-    from streams.dead_letter_view import list_letters, list_words
-
-    _say(list_letters(_bound(pipeline, which), _settings(settings)), as_json, list_words)
-
-
-@dead_letters_app.command("show")
-def dead_letters_show(
-    pipeline: PipelineFile,
-    at: Annotated[
-        str,
-        typer.Argument(metavar="PARTITION@OFFSET", help="Where the letter is in the dead-letter topic; see `dlq ls`.", show_default=False),
-    ],
-    which: Which = None,
-    settings: SettingsFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one dead letter: why it was refused, where it came from, and what it says."""
-    from streams.dead_letter_view import show_letter, show_words
-
-    _say(show_letter(_bound(pipeline, which), _settings(settings), at), as_json, show_words)
+    say(create(bound_of(pipeline, which), settings_of(settings), partitions, replication), as_json, create_words)
 
 
 @app.command("settings")
@@ -276,8 +214,8 @@ def show_settings(
     if schema:
         print(json.dumps(settings_schema(), indent=2))
         return
-    loaded = _settings(settings)
-    _say(loaded.model_dump(mode="json"), as_json, settings_words)
+    loaded = settings_of(settings)
+    say(loaded.model_dump(mode="json"), as_json, settings_words)
 
 
 @app.command()
@@ -300,4 +238,4 @@ def version(as_json: AsJson = False) -> None:
     """Print the version of Millrace and of what decides its numbers."""
     from streams.version import versions, versions_words
 
-    _say(versions(), as_json, versions_words)
+    say(versions(), as_json, versions_words)
