@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from schemas.rules import present as present
     from schemas.rules import valency as valency
     from streams.load import load_pipeline as load_pipeline
+    from streams.pipeline import Labels as Labels
     from streams.pipeline import Model as Model
     from streams.pipeline import Pipeline as Pipeline
     from streams.pipeline import Topic as Topic
@@ -71,7 +72,7 @@ _HOMES = {
     "schemas.errors": ("DefinitionError", "MillraceError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
     "streams.load": ("load_pipeline",),
-    "streams.pipeline": ("Model", "Pipeline", "Topic"),
+    "streams.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
     "transforms.aggregate": ("Count", "Distinct", "Last", "Max", "Mean", "Min", "RatePerDay", "RatioToMean", "Std", "Sum"),
     "transforms.derive": ("Derived", "Row"),
     "transforms.entity": ("Entity", "Guard"),

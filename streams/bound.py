@@ -19,7 +19,7 @@ from schemas.features import Feature, FeatureSet, Json, fingerprint
 from schemas.reject import MOST_RULES
 from schemas.rules import Rule
 from streams.event_columns import EventColumn, event_columns
-from streams.implicit_rules import implicit_rules
+from streams.implicit_rules import implicit_rules, label_rules
 from streams.pipeline import Model, Pipeline, Topic, repeated
 from streams.suggestion import did_you_mean
 from transforms.aggregate import column_of
@@ -27,6 +27,7 @@ from transforms.derive import Derived
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
 
+LABEL_WORDS = ("label_count", "label_rate")
 _KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")
 _TEXT_TYPES = ("string", "bytes", "enum", "int", "long")
 _NUMBER_TYPES = ("boolean", "int", "long", "float", "double")
@@ -58,6 +59,37 @@ class EventTime:
 
 
 @dataclass(frozen=True)
+class BoundLabels:
+    """A pipeline's labels, held against their schema.
+
+    Attributes:
+        topic: where they come from.
+        schema: of its values.
+        columns: of a label, by name.
+        event_time: which of them is the event's own time.
+        value: which of them is the label.
+        rules: what a label must be; the order gives the reject codes.
+    """
+
+    topic: Topic
+    schema: AvroSchema
+    columns: Mapping[str, EventColumn]
+    event_time: EventTime
+    value: str
+    rules: tuple[Rule, ...]
+
+    @property
+    def event_id(self) -> str:
+        """The field that names the event."""
+        return _given(self.topic.event_id)
+
+    @property
+    def key(self) -> str:
+        """The field whose text is the record's key."""
+        return _given(self.topic.key)
+
+
+@dataclass(frozen=True)
 class Bound:
     """A pipeline, its schema, and what follows from the two.
 
@@ -69,6 +101,7 @@ class Bound:
         event_time: which of them is its time.
         rules: implicit ones first, then the user's; the order gives the reject codes.
         features: what the model is given, in order.
+        labels: what became of events; None = nobody says.
     """
 
     pipeline: Pipeline
@@ -78,6 +111,7 @@ class Bound:
     event_time: EventTime
     rules: tuple[Rule, ...]
     features: FeatureSet
+    labels: BoundLabels | None = None
 
     @property
     def name(self) -> str:
@@ -127,11 +161,16 @@ class Bound:
     @cached_property
     def state_fingerprint(self) -> str:
         """Names what is stored: the entities, and the columns they are made of."""
-        return fingerprint([self._event_time(), [[e.state_fingerprint, self._origins(e.columns_needed)] for e in self.pipeline.entities]])
+        return self.state_fingerprint_of(self.pipeline.entities)
+
+    def state_fingerprint_of(self, entities: Iterable[Entity]) -> str:
+        """Names what is stored of some of its entities."""
+        return fingerprint([self._event_time(), [[e.state_fingerprint, self._origins(e.columns_needed)] for e in entities]])
 
     @cached_property
     def fingerprint(self) -> str:
         """Names the whole pipeline but for the broker's names: what is accepted, remembered, shown to the model and put out."""
+        labels: list[Json] = [] if self.labels is None else [describe_labels(self.labels)]
         return fingerprint(
             [
                 [self.schema.fingerprint, self.input.framing, self.key, self.event_id, self._event_time()],
@@ -140,6 +179,7 @@ class Bound:
                 self.state_fingerprint,
                 [self.model.name, self.features.fingerprint],
                 self.pipeline.include_features,
+                *labels,
             ]
         )
 
@@ -163,13 +203,14 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     """
     schema = load_schema(folder / _given(pipeline.input.schema))
     columns = event_columns(schema)
-    check = _Names(pipeline, columns)
+    check = _Names(pipeline, columns, pipeline.input)
     event_time = check.event_time()
     check.field("key", pipeline.input.key, _TEXT_TYPES)
     check.field("event_id", pipeline.input.event_id, ("string",))
     check.one_meaning()
     for entity in pipeline.entities:
         check.entity(entity)
+    labels = bind_labels(pipeline, folder, columns)
     features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
     rules = (*implicit_rules(pipeline, columns, event_time.column), *pipeline.rules)
     twice = repeated(rule.name for rule in rules)
@@ -177,7 +218,19 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
         raise DefinitionError(f"pipeline {pipeline.name!r}: two rules are named {twice!r}; rename yours")
     if len(rules) > MOST_RULES:
         raise DefinitionError(f"pipeline {pipeline.name!r}: {len(rules)} rules with the implicit ones, wanted {MOST_RULES} at most")
-    return Bound(pipeline, folder, schema, columns, event_time, rules, features)
+    return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels)
+
+
+def describe_labels(labels: BoundLabels) -> Json:
+    """The definition, for a fingerprint."""
+    return {
+        "schema": labels.schema.fingerprint,
+        "framing": labels.topic.framing,
+        "event_id": labels.event_id,
+        "event_time": {"column": labels.event_time.column, "units_per_ms": labels.event_time.units_per_ms},
+        "value": labels.value,
+        "rules": [rule.describe() for rule in labels.rules],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +239,11 @@ class _Names:
 
     pipeline: Pipeline
     columns: Mapping[str, EventColumn]
+    topic: Topic
 
     def field(self, role: str, name: str | None, types: tuple[str, ...]) -> EventColumn:
         """The column of the event that plays a role, of one of these types."""
-        topic, name = self.pipeline.input.name, _given(name)
+        topic, name = self.topic.name, _given(name)
         if name not in self.columns:
             raise DefinitionError(f"topic {topic!r}: {role}={name!r} is no field of its schema; {did_you_mean(name, self.columns)}")
         column = self.columns[name]
@@ -198,14 +252,27 @@ class _Names:
         return column
 
     def event_time(self) -> EventTime:
-        column = self.field("event_time", self.pipeline.input.event_time, ("long",))
+        column = self.field("event_time", self.topic.event_time, ("long",))
         units = {"timestamp-millis": 1, "timestamp-micros": 1_000}.get(column.logical or "")
         if units is None:
             raise DefinitionError(
-                f"topic {self.pipeline.input.name!r}: event_time={column.name!r} is of type {column}, "
+                f"topic {self.topic.name!r}: event_time={column.name!r} is of type {column}, "
                 "wanted a long with logical type timestamp-millis or timestamp-micros"
             )
         return EventTime(column.name, units)
+
+    def label_key(self, entity: Entity, name: str, event: EventColumn) -> None:
+        """A label says of which key its event was, as the event itself does."""
+        topic = self.topic.name
+        if name not in self.columns:
+            raise DefinitionError(
+                f"topic {topic!r}: entity {entity.name!r} counts labels, and its key {name!r} is no field of the labels' schema; "
+                f"{did_you_mean(name, self.columns)}"
+            )
+        if self.columns[name].type != event.type:
+            raise DefinitionError(
+                f"topic {topic!r}: key {name!r} of entity {entity.name!r} is of type {self.columns[name]}, wanted {event} as in the event"
+            )
 
     def one_meaning(self) -> None:
         """Columns of a batch are told apart by name alone."""
@@ -269,6 +336,46 @@ class _Names:
         if column.type not in _NUMBER_TYPES:
             raise DefinitionError(f"{model}: input {name!r} is of type {column}, wanted a number ({', '.join(_NUMBER_TYPES)})")
         return Feature(name, name, {"field": column.describe()})
+
+
+def counts_labels(entity: Entity) -> bool:
+    """Whether an entity looks at labels: its records then wait for them."""
+    return any(aggregate.word in LABEL_WORDS for aggregate in entity.aggregates)
+
+
+def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColumn]) -> BoundLabels | None:
+    """Hold a pipeline's labels against their schema, and against the entities that count them.
+
+    Raises:
+        SchemaError: the schema file is missing or broken.
+        DefinitionError: an entity counts labels and there are none, or the other way round, or a field is missing or of another type.
+    """
+    counting = [entity for entity in pipeline.entities if counts_labels(entity)]
+    if pipeline.labels is None:
+        if counting:
+            raise DefinitionError(
+                f"entity {counting[0].name!r} counts labels, and pipeline {pipeline.name!r} has none; add labels=Labels(...)"
+            )
+        return None
+    topic, value = pipeline.labels.topic, pipeline.labels.value
+    if not counting:
+        raise DefinitionError(f"pipeline {pipeline.name!r} reads labels from {topic.name!r}, and no entity counts them; add LabelCount()")
+    schema = load_schema(folder / _given(topic.schema))
+    columns = event_columns(schema)
+    check = _Names(pipeline, columns, topic)
+    event_time = check.event_time()
+    check.field("key", topic.key, _TEXT_TYPES)
+    check.field("event_id", topic.event_id, ("string",))
+    check.field("value", value, ("boolean", "int", "long"))
+    if pipeline.labels.time is not None:
+        check.field("time", pipeline.labels.time, ("long",))
+    for entity in counting:
+        for name in entity.key_columns:
+            check.label_key(entity, name, event[name])
+    keys = [name for entity in counting for name in entity.key_columns]
+    return BoundLabels(
+        topic, schema, columns, event_time, value, label_rules(columns, _given(topic.event_id), keys, event_time.column, value)
+    )
 
 
 def _origins(columns: Iterable[str], fields: Mapping[str, EventColumn], derived: Iterable[Derived]) -> dict[str, Json]:

@@ -5,7 +5,7 @@ They stand before the user's, each under a name that no rule of the user's gets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,8 @@ LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 def implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event_time: str) -> tuple[Rule, ...]:
     """What an event must be for the pipeline to work at all, each rule under a name that no rule of the user's gets by itself."""
     event_id = str(pipeline.input.event_id)
-    keys = dict.fromkeys((event_id, *(name for entity in pipeline.entities for name in entity.key_columns)))
+    keyed = [entity for entity in pipeline.entities if getattr(entity, "missing_key", "refuse") == "refuse"]
+    keys = dict.fromkeys((event_id, *(name for entity in keyed for name in entity.key_columns)))
     times = in_range(event_time, YEAR_1_MS, YEAR_9999_MS)
     amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))
     twice = repeated(amount.column for amount in amounts)
@@ -40,6 +41,20 @@ def implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event
         replace(times, name=f"{_word(event_time)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"),
         *(replace(rule, name=f"countable_{rule.name}") for amount in amounts for rule in amount.rules()),
         *(rule for name in pipeline.model.inputs if name in columns and name not in counted for rule in _input_rules(columns[name])),
+    )
+
+
+def label_rules(columns: Mapping[str, EventColumn], event_id: str, keys: Iterable[str], event_time: str, value: str) -> tuple[Rule, ...]:
+    """What a label must be: of an event, of its keys, at a time, and 0 or 1."""
+    times = in_range(event_time, YEAR_1_MS, YEAR_9999_MS)
+    value_rules = [replace(present(value), name=f"{_word(value)}_given")]
+    if columns[value].type != "boolean":
+        value_rules.append(replace(in_range(value, 0, 1), name=f"{_word(value)}_is_0_or_1", wanted="0 or 1"))
+    return (
+        *(_given_rule(columns[name]) for name in dict.fromkeys((event_id, *keys))),
+        replace(present(event_time), name=f"{_word(event_time)}_given"),
+        replace(times, name=f"{_word(event_time)}_in_years_1_to_9999", wanted="a time in the years 1 to 9999, as milliseconds since 1970"),
+        *value_rules,
     )
 
 

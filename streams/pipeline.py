@@ -13,11 +13,13 @@ from typing import Literal
 
 from schemas.errors import DefinitionError
 from schemas.rules import Rule
+from streams.suggestion import did_you_mean
 from transforms.derive import Derived
 from transforms.entity import Entity
 
 Framing = Literal["confluent", "bare"]
 
+MOST_PARTITIONS = 100_000
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # the broker takes 249; `.dlq` needs four
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")  # it becomes part of an Avro name
 
@@ -33,6 +35,8 @@ class Topic:
         event_time: the field that says when it happened, a long with logical type timestamp-millis or -micros. Needed for an input.
         event_id: the field that names an event. Needed for an input.
         framing: ``confluent`` = a magic byte and the schema's id before the Avro bytes; ``bare`` = nothing before them.
+        partitions: how many it has, if the definition is to say so: the plan follows from it where no broker is asked, and a topic
+            of another count is refused. None = as it is made.
     """
 
     name: str
@@ -41,12 +45,15 @@ class Topic:
     event_time: str | None = None
     event_id: str | None = None
     framing: Framing = "confluent"
+    partitions: int | None = None
 
     def __post_init__(self) -> None:
         if not _is_like(_TOPIC_NAME, self.name) or self.name in (".", ".."):
             raise DefinitionError(f"{self.name!r} is no name for a topic: wanted 1 to 245 of a-z, A-Z, 0-9, '.', '_' and '-'")
         if self.framing not in ("confluent", "bare"):
             raise DefinitionError(f"topic {self.name!r}: framing {self.framing!r}, wanted 'confluent' or 'bare'")
+        if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST_PARTITIONS):
+            raise DefinitionError(f"topic {self.name!r}: partitions {self.partitions!r}, wanted 1 to {MOST_PARTITIONS}")
 
     @property
     def dead_letters(self) -> str:
@@ -57,6 +64,33 @@ class Topic:
     def subject(self) -> str:
         """What a schema registry calls the schema of its values."""
         return f"{self.name}-value"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What became of events, known later: a topic whose records say which event it is about, and its label.
+
+    A record carries the event's id, the event's own time, the label, and the key of every entity that counts labels, under the same
+    field names as the event. All labels of one event must come under one key, so that the last one wins.
+
+    Attributes:
+        topic: where labels come from; `event_time` is the event's own, `event_id` the event's, `key` the record's.
+        value: the field that holds the label: a boolean, or an int or long of 0 or 1.
+        time: the field that says when the label became known; for people, nothing is computed from it.
+    """
+
+    topic: Topic
+    value: str
+    time: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.topic, Topic):
+            raise DefinitionError(f"labels: their topic should be a Topic, not {self.topic!r}")
+        _check_input("labels", self.topic)
+        for role in ("value", "time"):
+            name = getattr(self, role)
+            if (name is not None or role == "value") and (not isinstance(name, str) or not name):
+                raise DefinitionError(f"labels {self.topic.name!r}: {role}={name!r}, wanted the name of a field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +133,9 @@ class Pipeline:
         entities: whose past is looked at.
         model: what scores.
         output: where scored events go; its schema is derived.
+        labels: what became of events; None = nobody says.
+        stages: names of entities, in the order in which those that need a stage of their own get it; None = the order that moves
+            the fewest bytes.
         include_features: whether scored events carry the numbers the model saw.
     """
 
@@ -110,6 +147,8 @@ class Pipeline:
     entities: tuple[Entity, ...] = ()
     model: Model
     output: Topic
+    labels: Labels | None = None
+    stages: tuple[str, ...] | None = None
     include_features: bool = True
 
     def __post_init__(self) -> None:
@@ -119,6 +158,8 @@ class Pipeline:
         for topic in ("input", "output"):
             self._expect(topic, Topic, getattr(self, topic))
         self._expect("model", Model, self.model)
+        if self.labels is not None:
+            self._expect("labels", Labels, self.labels)
         self._check_topics()
         for what, names in (
             ("rules", [rule.name for rule in self.rules]),
@@ -129,11 +170,40 @@ class Pipeline:
             twice = repeated(names)
             if twice:
                 raise DefinitionError(f"pipeline {self.name!r}: two {what} are named {twice!r}")
+        if self.stages is not None:
+            object.__setattr__(self, "stages", self._stage_order(self.stages))
+
+    @property
+    def internal(self) -> str:
+        """What the names of its internal topics begin with."""
+        return f"{self.name}.by-"
+
+    def _stage_order(self, stages: Sequence[str]) -> tuple[str, ...]:
+        order = _strings(f"pipeline {self.name!r}: stages", stages)
+        twice = repeated(order)
+        if twice:
+            raise DefinitionError(f"pipeline {self.name!r}: stages name {twice!r} twice")
+        known = [entity.name for entity in self.entities]
+        for name in order:
+            if name not in known:
+                raise DefinitionError(f"pipeline {self.name!r}: stages name {name!r}, which is no entity; {did_you_mean(name, known)}")
+        return order
 
     def _check_topics(self) -> None:
-        for needed in ("schema", "key", "event_time", "event_id"):
-            if not getattr(self.input, needed):
-                raise DefinitionError(f"pipeline {self.name!r}: its input topic {self.input.name!r} needs {needed}=...")
+        _check_input(f"pipeline {self.name!r}", self.input)
+        named = {"input": self.input, "output": self.output}
+        if self.labels is not None:
+            named["labels"] = self.labels.topic
+            if self.labels.topic.name in (self.input.name, self.input.dead_letters, self.output.name):
+                raise DefinitionError(f"pipeline {self.name!r}: {self.labels.topic.name!r} can't be its labels topic as well")
+            if self.labels.topic.dead_letters in (self.input.name, self.output.name):
+                raise DefinitionError(f"pipeline {self.name!r}: {self.labels.topic.dead_letters!r} takes the dead letters of its labels")
+        for role, topic in named.items():
+            if topic.name.startswith(self.internal):
+                raise DefinitionError(
+                    f"pipeline {self.name!r}: its {role} topic {topic.name!r} would be taken for one of its own: "
+                    f"names that begin with {self.internal!r} are internal topics'"
+                )
         if self.output.name in (self.input.name, self.input.dead_letters):
             raise DefinitionError(f"pipeline {self.name!r}: {self.output.name!r} can't be its output as well")
         if self.output.schema is not None:
@@ -153,6 +223,13 @@ class Pipeline:
         for value in values:
             self._expect(f"each of {attribute}", kind, value)
         return tuple(values)
+
+
+def _check_input(whose: str, topic: Topic) -> None:
+    word = "their" if whose == "labels" else "its input"
+    for needed in ("schema", "key", "event_time", "event_id"):
+        if not getattr(topic, needed):
+            raise DefinitionError(f"{whose}: {word} topic {topic.name!r} needs {needed}=...")
 
 
 def repeated(names: Iterable[str]) -> str | None:
