@@ -117,7 +117,7 @@ class RedisSettings(Section):
     """The store of the windows' state."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """redis://, rediss:// (TLS) or unix://, with user and password if needed."""
+    """redis://, rediss:// (TLS) or unix://, with user and password if needed; of a cluster redis+cluster://host:port,host:port."""
     connect_timeout_seconds: Seconds = 2.0
     """How long to wait for a connection."""
     answer_timeout_seconds: Seconds = 5.0
@@ -126,8 +126,8 @@ class RedisSettings(Section):
     @field_validator("url")
     @classmethod
     def _scheme(cls, value: SecretStr) -> SecretStr:
-        if not re.match(r"(rediss?|unix)://.", value.get_secret_value()):
-            raise ValueError("wanted redis://host:port/db, rediss://... or unix://path")
+        if not re.match(r"(rediss?(\+cluster)?|unix)://.", value.get_secret_value()):
+            raise ValueError("wanted redis://host:port/db, rediss://..., redis+cluster://host:port,host:port or unix://path")
         return value
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from schemas.errors import MissingProgram
 from streams.local import Services, down, up
+from tests.redis_cluster import RedisCluster, running_cluster
 from tests.redis_server import RedisServer, running
 from tests.services import Broker, PrivateServices, private_services
 
@@ -123,6 +124,13 @@ def namespace() -> str:
 def server() -> Iterator[RedisServer]:
     """A Redis for the tests of one process of the run, which may ask it anything; `namespace` for keys."""
     with running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster of three nodes for the tests of one process of the run, which may move its slots; `namespace` for keys."""
+    with running_cluster() as started:
         yield started
 
 

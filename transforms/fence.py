@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,8 +76,11 @@ class FencedShard:
         self._connect = connect
         self._shard = shard
         self._tag = f"{{{namespace}.{shard}}}"
-        self._key = f"{self._tag}o".encode()
+        self._key = shard_key(namespace, shard)
         self._renew = command(b"WATCH", self._key) + command(b"HMGET", self._key, b"o", b"e")
+        # In a cluster, blocks that went to another node meanwhile were not seen. While a slot is on its way a key that was never there
+        # is asked for in vain, and nothing of the transaction happens.
+        self._all_here = command(b"EXISTS", f"{self._tag}none".encode())
         self._lock = threading.RLock()
         self._wire: Wire | None = None
         self._token = b""
@@ -163,6 +166,20 @@ class FencedShard:
             self._transact(command(b"DEL", self._key))
             self.close()
 
+    def load(self, writes: Iterable[Writes], position: int) -> None:
+        """See `Archive`. The mark of a drop stands until all of it is there."""
+        with self._lock:
+            self.settle()
+            self._begin_drop()
+            self._delete_blocks()
+            for each in writes:
+                self._check(self._execute(pack_writes(f"{self._tag}{each.entity}:".encode(), each).tobytes(), len(each.keys)))
+            token = secrets.token_hex(_TOKEN_BYTES).encode()  # another one: a dump begun before sees that it was another state
+            finish = command(b"HSET", self._key, b"o", b"%d" % position, b"e", token), command(b"HDEL", self._key, b"d")
+            found = self._transact(self._all_here, *finish)
+            self._token, self._position = token, position
+            self._check(found)
+
     def close(self) -> None:
         """Close the connection, unless another thread's call is using it: that one ends with it."""
         if self._lock.acquire(blocking=False):
@@ -236,7 +253,13 @@ class FencedShard:
         self._check(found)
 
     def _finish_drop(self) -> None:
-        """Delete the blocks, then the mark; all of it fenced, since a new owner's blocks must not go with ours."""
+        """Delete the blocks, then the mark."""
+        self._delete_blocks()
+        self._check(self._transact(self._all_here, command(b"HDEL", self._key, b"d", b"o")))
+        self._position = None
+
+    def _delete_blocks(self) -> None:
+        """All of it fenced, since a new owner's blocks must not go with ours."""
         pattern = "".join("\\" + letter if letter in "*?[]^\\" else letter for letter in self._tag).encode() + b"*:*"
         cursor: bytes | None = None
         while cursor != b"0":
@@ -244,8 +267,6 @@ class FencedShard:
             cursor, *keys = self._fenced().ask(scan, 1)
             if keys:
                 self._check(self._transact(command(b"UNLINK", *(key for key in keys if key is not None))))
-        self._check(self._transact(command(b"HDEL", self._key, b"d", b"o")))
-        self._position = None
 
     # --- the fence ---
 
@@ -261,10 +282,13 @@ class FencedShard:
 
     def _transact(self, *commands: bytes) -> Fence:
         """A small fenced transaction, awaited; how the fence stands after it."""
+        return self._execute(b"".join(commands), len(commands))
+
+    def _execute(self, commands: bytes, count: int) -> Fence:
         wire = self._fenced()
-        replies = wire.ask(_MULTI + b"".join(commands) + _EXEC + self._renew, len(commands) + 4)
+        replies = wire.ask(_MULTI + commands + _EXEC + self._renew, count + 4)
         found = _fence(replies)
-        if replies.kinds[len(commands) + 1] == NULL:
+        if replies.kinds[count + 1] == NULL:
             self._check(found)
             raise self._lost(FenceLost, "its fence was touched")
         return found
@@ -300,6 +324,11 @@ class FencedShard:
         if isinstance(self._void, LostBlock):
             self._void.shard = self._shard
         return self._void
+
+
+def shard_key(namespace: str, shard: str) -> bytes:
+    """The hash of a shard; the braces put all its keys on the same slot."""
+    return f"{{{namespace}.{shard}}}o".encode()
 
 
 def _fence(replies: Replies) -> Fence:

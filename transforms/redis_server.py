@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.errors import SettingsError
@@ -25,18 +26,23 @@ class ServerFacts:
     warnings: tuple[str, ...]
 
 
-def ask_server(wire: Wire, address: str) -> ServerFacts:
+def ask_server(wire: Wire, address: str, probe: bytes | None = None) -> ServerFacts:
     """Ask a server for its facts, and judge them.
+
+    Args:
+        wire: a connection to it.
+        address: for errors.
+        probe: of a cluster's node: a key it keeps.
 
     Raises:
         SettingsError: it may throw state away, is too old, or lacks what the fence is made of.
         StoreDown: it does not answer, refuses us, or takes no writes.
     """
     info = _info(wire)
-    _refuse(info, address)
+    _refuse(info, address, probe is not None)
     if info.get("role") == "slave":
         raise wire.refused("it is a replica, which takes no writes", "keep state")
-    _probe(wire, address)
+    _probe(wire, address, probe or b"{millrace}o")
     snapshots = _saves(wire)
     appends = info.get("aof_enabled") == "1"
     warnings = []
@@ -55,17 +61,31 @@ def ask_server(wire: Wire, address: str) -> ServerFacts:
     )
 
 
+def together(address: str, facts: Sequence[ServerFacts]) -> ServerFacts:
+    """The facts of a cluster, from those of its masters."""
+    return ServerFacts(
+        address,
+        min(facts, key=lambda each: _version(each.version)).version,
+        facts[0].eviction,
+        sum(each.max_bytes for each in facts) if all(each.max_bytes for each in facts) else 0,
+        sum(each.used_bytes for each in facts),
+        all(each.appends for each in facts),
+        None if any(each.snapshots is None for each in facts) else all(each.snapshots for each in facts),
+        tuple(warning for each in facts for warning in each.warnings),
+    )
+
+
 def _info(wire: Wire) -> dict[str, str]:
     text = (wire.ask(command(b"INFO"), 1)[0] or b"").decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
 
-def _refuse(info: dict[str, str], address: str) -> None:
+def _refuse(info: dict[str, str], address: str, in_cluster: bool) -> None:
     version = info.get("redis_version", "0")
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_VERSION:
+    if _version(version) < OLDEST_VERSION:
         raise SettingsError(f"{address} is version {version}; wanted {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or later")
-    if info.get("cluster_enabled") == "1":
-        raise SettingsError(f"{address} is a node of a cluster; wanted a single server, or one with replicas")
+    if info.get("cluster_enabled") == "1" and not in_cluster:
+        raise SettingsError(f"{address} is a node of a cluster; wanted redis+cluster:// (or rediss+cluster://) in redis.url")
     policy = info.get("maxmemory_policy", "unknown")
     if policy != "noeviction":
         raise SettingsError(
@@ -74,9 +94,12 @@ def _refuse(info: dict[str, str], address: str) -> None:
         )
 
 
-def _probe(wire: Wire, address: str) -> None:
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+
+def _probe(wire: Wire, address: str, key: bytes) -> None:
     """Some proxies, and some users' permissions, leave transactions out."""
-    key = b"{millrace}o"
     fenced = command(b"WATCH", key) + command(b"MULTI") + command(b"HMGET", key, b"o", b"e") + command(b"EXEC")
     error = _ask(wire, fenced, 4).error()
     if error is not None:

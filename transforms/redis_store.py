@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import redis
@@ -17,17 +18,19 @@ from redis.connection import Connection, UnixDomainSocketConnection, parse_url
 
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost, SettingsError, StoreDown
-from transforms.fence import FencedShard
-from transforms.redis_server import ServerFacts, ask_server
+from transforms.fence import FencedShard, shard_key
+from transforms.redis_cluster import SLOTS, Address, Cluster
+from transforms.redis_server import ServerFacts, ask_server, together
 from transforms.store import Claim, Writes
 from transforms.wire import Wire
 
 
 class RedisStore:
-    """A store in one Redis server (or Valkey), with a connection for each shard that is held.
+    """A store in a Redis server (or Valkey), or in a cluster of them, with a connection for each shard that is held.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database if needed.
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database if needed; of a cluster
+            ``redis+cluster://`` or ``rediss+cluster://``, with one or more of its nodes: ``redis+cluster://user:secret@a:6379,b:6379``.
         namespace: before every key; another namespace is another state.
         connect_timeout_seconds: how long to wait for a connection.
         answer_timeout_seconds: how long to wait while no byte comes or goes.
@@ -40,10 +43,7 @@ class RedisStore:
         self._namespace = _name(namespace)
         self._answer_timeout_seconds = answer_timeout_seconds
         self._address = _without_secrets(url)
-        try:
-            options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise SettingsError(f"{self._address} is no address of a Redis server: {error}") from error
+        options, seeds = _options(url, self._address)
         given = options.pop("connection_class", None)
         self._connection_class: Callable[..., Connection | UnixDomainSocketConnection] = given or Connection
         self._options = options | {
@@ -55,6 +55,7 @@ class RedisStore:
             "health_check_interval": 0,
             "driver_info": None,
         }
+        self._cluster = Cluster(seeds, lambda node: self._open("map", node), self._address) if seeds else None
         self._held: dict[str, FencedShard] = {}
 
     def check_server(self) -> ServerFacts:
@@ -64,9 +65,18 @@ class RedisStore:
             SettingsError: state would not be safe in it; the message says how it can be.
             StoreDown: it can't be reached, or refuses us.
         """
-        wire = self._connect("check")
+        if self._cluster is None:
+            return self._check(None, None)
+        masters = self._cluster.masters()
+        served = sum(len(slots) for master in masters for slots in master.slots)
+        if served < SLOTS:
+            raise StoreDown(f"{self._address}: {SLOTS - served} of {SLOTS} slots are no node's")
+        return together(self._address, [self._check(master.address, master.key("millrace")) for master in masters])
+
+    def _check(self, node: Address | None, probe: bytes | None) -> ServerFacts:
+        wire = self._open("check", node)
         try:
-            return ask_server(wire, self._address)
+            return ask_server(wire, f"redis at {node}" if node else self._address, probe)
         finally:
             wire.close()
 
@@ -74,7 +84,7 @@ class RedisStore:
         """See `Store`."""
         held = self._held.get(shard)
         if held is None:
-            held = self._held[shard] = FencedShard(lambda: self._connect(shard), self._namespace, _name(shard))
+            held = self._held[shard] = FencedShard(lambda: self._open(shard, self._node_of(shard)), self._namespace, _name(shard))
         return held.claim(notes)
 
     def read(self, shard: str, entity: str, keys: NDArray[np.uint64]) -> PackedBytes:
@@ -116,15 +126,45 @@ class RedisStore:
             raise FenceLost(f"shard {shard} is not claimed here")
         return held
 
-    def _connect(self, purpose: str) -> Wire:
-        connection = self._connection_class(**self._options, client_name=f"{self._namespace}.{purpose}")
+    def _node_of(self, shard: str) -> Address | None:
+        return None if self._cluster is None else self._cluster.node_of(shard_key(self._namespace, shard))
+
+    def _open(self, purpose: str, node: Address | None = None) -> Wire:
+        """A connection: to a node of the cluster, or to the one server."""
+        place = {} if node is None else {"host": node.host, "port": node.port}
+        address = self._address if node is None else f"redis at {node}"
+        connection = self._connection_class(**self._options, **place, client_name=f"{self._namespace}.{purpose}")
         try:
             connection.connect()  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
-            raise StoreDown(f"{self._address}: {error}") from error
+            raise StoreDown(f"{address}: {error}") from error
         sock = connection._get_socket()
         assert sock is not None
-        return Wire(sock, self._address, self._answer_timeout_seconds, connection.disconnect)
+        moved = None
+        if (cluster := self._cluster) is not None and node is not None:
+            moved = partial(cluster.learn, asked=node)
+        return Wire(sock, address, self._answer_timeout_seconds, connection.disconnect, moved)
+
+
+def _options(url: str, shown: str) -> tuple[dict[str, Any], tuple[Address, ...]]:
+    """What redis-py makes of an address; and the nodes it names, if it is a cluster's."""
+    parts = urlsplit(url)
+    is_cluster = parts.scheme.endswith("+cluster")
+    user, at, places = parts.netloc.rpartition("@")
+    scheme = parts.scheme.removesuffix("+cluster")
+    try:
+        if not is_cluster:
+            return dict(parse_url(url)), ()  # type: ignore[no-untyped-call]
+        found = [
+            dict(parse_url(urlunsplit((scheme, f"{user}{at}{place}", parts.path, parts.query, ""))))  # type: ignore[no-untyped-call]
+            for place in places.split(",")
+        ]
+    except ValueError as error:
+        raise SettingsError(f"{shown} is no address of a Redis server: {error}") from error
+    if found[0].get("db"):
+        raise SettingsError(f"{shown}: database {found[0]['db']} was given; wanted 0, the only one that a cluster has")
+    seeds = tuple(Address(each.pop("host", "localhost"), each.pop("port", 6379)) for each in found)
+    return found[0], seeds
 
 
 def _name(text: str) -> str:

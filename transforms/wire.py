@@ -19,6 +19,9 @@ _CHUNK_BYTES = 1 << 18
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
+_ON_ITS_WAY = ("ASK", "TRYAGAIN")
+
+
 class WireCut(StoreDown):
     """The connection ended. Whether what was sent had an effect is open; a new connection may answer at once."""
 
@@ -31,14 +34,23 @@ class Wire:
         address: for errors.
         answer_timeout_seconds: how long to wait while nothing at all comes or goes.
         close: ends the connection.
+        moved: is told where else a cluster's node sends us, in its words.
     """
 
-    def __init__(self, sock: socket.socket, address: str, answer_timeout_seconds: float, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        answer_timeout_seconds: float,
+        close: Callable[[], None],
+        moved: Callable[[str], None] | None = None,
+    ) -> None:
         sock.settimeout(0)
         self._sock = sock
         self._address = address
         self._timeout_seconds = answer_timeout_seconds
         self._close = close
+        self._moved = moved
         self._poll = select.poll()
         self._incoming: Incoming | None = None
         self.is_open = True
@@ -101,6 +113,13 @@ class Wire:
     def refused(self, words: str, wanted: str = "") -> StoreDown:
         """Close, since no more can be said to this server now; what to raise."""
         self.close()
+        if self._moved is not None:
+            reason = words.partition(" ")[0]
+            if reason == "MOVED":
+                self._moved(words)
+                return WireCut(f"{self._address} keeps this no more: {words}")
+            if reason in _ON_ITS_WAY:
+                return StoreDown(f"{self._address}: a slot is on its way to another node, and waited for: {words}")
         return StoreDown(f"{self._address} refuses{' to ' + wanted if wanted else ''}: {words}")
 
     def close(self) -> None:

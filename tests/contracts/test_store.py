@@ -1,4 +1,4 @@
-"""What every store promises to the owner of a shard: one suite, in memory and on a real Redis."""
+"""What every store promises to the owner of a shard: one suite, in memory, on a real Redis and on a cluster of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost
 from tests.block_writes import blocks, keys_of, part, whole
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
 from transforms.memory_store import Memory, MemoryStore
 from transforms.redis_store import RedisStore
@@ -23,7 +24,7 @@ from transforms.store import WHOLE_BLOCK, Claim, Store, Writes
 Owners = Callable[[], Store]  # each call makes another owner of the same state
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.broker)])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.broker), pytest.param("cluster", marks=pytest.mark.broker)])
 def states(request: pytest.FixtureRequest) -> Iterator[Callable[[], Owners]]:
     """Each call makes a new state, with nothing in it."""
     if request.param == "memory":
@@ -34,7 +35,7 @@ def states(request: pytest.FixtureRequest) -> Iterator[Callable[[], Owners]]:
 
         yield in_memory
         return
-    server: RedisServer = request.getfixturevalue("server")
+    server: RedisServer | RedisCluster = request.getfixturevalue("server" if request.param == "redis" else "cluster")
     stack = ExitStack()
 
     def in_redis() -> Owners:
