@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from streams.pipeline import Topic as Topic
     from transforms.aggregate import Count as Count
     from transforms.aggregate import Distinct as Distinct
+    from transforms.aggregate import LabelCount as LabelCount
+    from transforms.aggregate import LabelRate as LabelRate
     from transforms.aggregate import Last as Last
     from transforms.aggregate import Max as Max
     from transforms.aggregate import Mean as Mean
@@ -73,7 +75,20 @@ _HOMES = {
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
     "streams.load": ("load_pipeline",),
     "streams.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
-    "transforms.aggregate": ("Count", "Distinct", "Last", "Max", "Mean", "Min", "RatePerDay", "RatioToMean", "Std", "Sum"),
+    "transforms.aggregate": (
+        "Count",
+        "Distinct",
+        "LabelCount",
+        "LabelRate",
+        "Last",
+        "Max",
+        "Mean",
+        "Min",
+        "RatePerDay",
+        "RatioToMean",
+        "Std",
+        "Sum",
+    ),
     "transforms.derive": ("Derived", "Row"),
     "transforms.entity": ("Entity", "Guard"),
     "transforms.fixed_point": ("FixedPoint",),
@@ -95,6 +110,9 @@ __all__ = [
     "Floats",
     "Guard",
     "Ints",
+    "LabelCount",
+    "LabelRate",
+    "Labels",
     "Last",
     "Mask",
     "Max",

@@ -147,7 +147,37 @@ class RatioToMean:
     unit: ClassVar[str] = "1"
 
 
-Aggregate = Count | RatePerDay | Sum | Mean | Std | Min | Max | Distinct | Last | RatioToMean
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How many events are labelled 1 by now. An event without a label yet counts as one labelled 0.
+
+    Give its windows a delay as long as labels take to come: else the newest events, of which nothing is known yet, are in them
+    and look harmless.
+    """
+
+    empty: float = 0.0
+
+    word: ClassVar[str] = "label_count"
+    kind: ClassVar[int] = arithmetic.LABEL_COUNT
+    needs: ClassVar[int] = arithmetic.NEEDS_LABELS
+    value: ClassVar[None] = None
+    unit: ClassVar[str] = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRate:
+    """The share of a window's events that are labelled 1 by now: `LabelCount` over `Count`, and all that is said there."""
+
+    empty: float = 0.0
+
+    word: ClassVar[str] = "label_rate"
+    kind: ClassVar[int] = arithmetic.LABEL_RATE
+    needs: ClassVar[int] = arithmetic.NEEDS_LABELS
+    value: ClassVar[None] = None
+    unit: ClassVar[str] = "1"
+
+
+Aggregate = Count | RatePerDay | Sum | Mean | Std | Min | Max | Distinct | Last | RatioToMean | LabelCount | LabelRate
 
 
 def column_of(aggregate: Aggregate) -> str | None:

@@ -20,6 +20,7 @@ NEEDS_SQUARES: Final = 2
 NEEDS_EXTREMES: Final = 4
 NEEDS_DISTINCT: Final = 8
 NEEDS_LAST: Final = 16
+NEEDS_LABELS: Final = 32
 
 # Which arithmetic makes a feature of them.
 COUNT: Final = 0
@@ -32,8 +33,10 @@ RATE_PER_DAY: Final = 6
 RATIO_TO_MEAN: Final = 7
 DISTINCT: Final = 8
 LAST: Final = 9
+LABEL_COUNT: Final = 10
+LABEL_RATE: Final = 11
 
-# The integers of a window: how many events, then six for each value.
+# The integers of a window: how many events, then six for each value. Of labels, S1 is how many are 1.
 N: Final = 0
 S1: Final = 0
 S2: Final = 1
@@ -92,6 +95,10 @@ def _feature(kind: int, n: int, own: int, of: Ints, x: int, scale: float, empty:
         return float(x) / (float(rest) / float(others)) if others > 0 and rest != 0 else empty
     if kind == DISTINCT:
         return float(of[DIFFERENT])
+    if kind == LABEL_COUNT:
+        return float(of[S1])
+    if kind == LABEL_RATE:
+        return float(of[S1]) / float(n)
     return float(of[NEWEST]) / scale
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from schemas.columns import Ints, Octets, PackedBytes
 from schemas.compiled import compiled
 from schemas.errors import LostBlock
-from transforms.kernel import BASE, END, POSITIONS, TIMES, WRITE_FROM, Table
+from transforms.kernel import BASE, BEYOND, END, FIRST, OWNER, POSITIONS, TIMES, WRITE_FROM, Table
 from transforms.store import WHOLE_BLOCK
 
 MAGIC: Final = int.from_bytes(b"MILLRC\x00\x01", "little")
@@ -99,12 +99,18 @@ def readable(identity: bytes) -> str:
     return ", ".join(parts)
 
 
-def pack(changed: Ints, head: NDArray[np.int64], heap: Table, slots: Table, record_words: int) -> tuple[Ints, PackedBytes]:
-    """What to write for changed slots: the byte offset in each block (or WHOLE_BLOCK) and a copy of the bytes."""
-    at, starts, ends = np.empty((3, len(changed)), np.int64)
-    words = np.empty(_measure(changed, 8 * record_words, slots, at, starts, ends) // 8, np.int64)
-    _pack(changed, record_words, head, heap, slots, words)
-    return at, PackedBytes(words.view(np.uint8), starts, ends)
+def pack(
+    changed: Ints, stretches: Table, head: NDArray[np.int64], heap: Table, slots: Table, record_words: int
+) -> tuple[Ints, Ints, PackedBytes]:
+    """What to write for changed slots: the slots, the byte offset in each one's block (or WHOLE_BLOCK), and a copy of the bytes.
+
+    Stretches of labelled records are written by themselves, where what is written of their block anyhow does not hold them.
+    """
+    owners, at, starts, ends = np.empty((4, len(changed) + len(stretches)), np.int64)
+    rows = _measure(changed, stretches, 8 * record_words, slots, owners, at, starts, ends)
+    words = np.empty(int(ends[rows - 1]) // 8 if rows else 0, np.int64)
+    _pack(owners[:rows], at, ends, record_words, head, heap, slots, words)
+    return owners[:rows], at[:rows], PackedBytes(words.view(np.uint8), starts[:rows], ends[:rows])
 
 
 @compiled(makes_arrays=False)
@@ -147,36 +153,55 @@ def _unpack(
     return 0
 
 
-@compiled("int64(const int64[::1], int64, int64[:, ::1], int64[::1], int64[::1], int64[::1])", makes_arrays=False)
-def _measure(changed: Ints, record_bytes: int, slots: Table, at: Ints, starts: Ints, ends: Ints) -> int:
-    """Fill in where each write goes and which stretch of the bytes it takes; returns how many bytes there are."""
+@compiled(
+    "int64(const int64[::1], const int64[:, ::1], int64, int64[:, ::1], int64[::1], int64[::1], int64[::1], int64[::1])", makes_arrays=False
+)
+def _measure(changed: Ints, stretches: Table, record_bytes: int, slots: Table, owners: Ints, at: Ints, starts: Ints, ends: Ints) -> int:
+    """Fill in whose each write is, where it goes and which stretch of the bytes it takes; returns how many there are."""
     size_bytes = 0
-    for i in range(len(changed)):
-        slot = changed[i]
-        first = slots[slot, WRITE_FROM]
-        starts[i] = size_bytes
-        if first < 0:
-            at[i] = WHOLE_BLOCK
-            size_bytes += HEADER_BYTES
-            first = 0
+    rows = 0
+    for i in range(len(changed) + len(stretches)):
+        if i < len(changed):
+            slot = changed[i]
+            first = slots[slot, WRITE_FROM]
+            beyond = slots[slot, END] - slots[slot, BASE]
         else:
-            at[i] = HEADER_BYTES + first * record_bytes
-        size_bytes += (slots[slot, END] - slots[slot, BASE] - first) * record_bytes
-        ends[i] = size_bytes
-    return size_bytes
+            slot = stretches[i - len(changed), OWNER]
+            first = stretches[i - len(changed), FIRST]
+            beyond = min(stretches[i - len(changed), BEYOND], slots[slot, WRITE_FROM])  # -1 if all is written
+        if i < len(changed) and first < 0:
+            at[rows] = WHOLE_BLOCK
+            starts[rows] = size_bytes
+            size_bytes += HEADER_BYTES + beyond * record_bytes
+        elif first < beyond:
+            at[rows] = HEADER_BYTES + first * record_bytes
+            starts[rows] = size_bytes
+            size_bytes += (beyond - first) * record_bytes
+        else:
+            continue
+        owners[rows] = slot
+        ends[rows] = size_bytes
+        rows += 1
+    return rows
 
 
-@compiled("void(const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])", makes_arrays=False)
-def _pack(changed: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table, out: Ints) -> None:
-    at = 0
-    for slot in changed:
-        first = slots[slot, WRITE_FROM]
-        if first < 0:
-            for word in range(HEADER_WORDS):
-                out[at] = head[slot, word]
-                at += 1
-            first = 0
-        for place in range(slots[slot, BASE] + first, slots[slot, END]):
-            for word in range(record_words):
-                out[at] = heap[place, word]
-                at += 1
+@compiled(
+    "void(const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1])",
+    makes_arrays=False,
+)
+def _pack(owners: Ints, at: Ints, ends: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table, out: Ints) -> None:
+    word = 0
+    for i in range(len(owners)):
+        slot = owners[i]
+        place = slots[slot, BASE]
+        if at[i] == WHOLE_BLOCK:
+            for field in range(HEADER_WORDS):
+                out[word] = head[slot, field]
+                word += 1
+        else:
+            place += (at[i] - HEADER_BYTES) // (8 * record_words)
+        while word < ends[i] // 8:
+            for field in range(record_words):
+                out[word] = heap[place, field]
+                word += 1
+            place += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
@@ -14,6 +15,7 @@ from transforms.fixed_point import FixedPoint
 from transforms.window import LONGEST_MS, Window
 
 RECORD_FORMAT = 1  # of the records in a block; a change makes every stored state unreadable
+LABEL_FORMAT = 1  # of the event id and the label in such a record
 _INT64 = 1 << 63
 
 
@@ -45,6 +47,8 @@ class Entity:
         lateness_ms: how far an event may be behind the newest of its key and still be remembered.
         max_records: most events of one key that may be held at once; one more stops the worker, by name.
         guard: which event times are believed; None = all.
+        missing_key: what becomes of an event without its key (null or empty): "refuse" makes it a dead letter; "absent" gives it
+            the values declared for no events, and it is no part of anything's past.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Entity:
     lateness_ms: int = 0
     max_records: int = 100_000
     guard: Guard | None = None
+    missing_key: Literal["refuse", "absent"] = "refuse"
     _features: tuple[Feature, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +70,8 @@ class Entity:
             raise DefinitionError(f"entity {self.name!r} needs a key, a window and an aggregate")
         if not 0 <= self.lateness_ms <= LONGEST_MS or not 1 <= self.max_records <= 1 << 31:
             raise DefinitionError(f"entity {self.name!r}: lateness {self.lateness_ms} ms or max_records {self.max_records} is out of range")
+        if self.missing_key not in ("refuse", "absent"):
+            raise DefinitionError(f"entity {self.name!r}: missing_key must be 'refuse' or 'absent', not {self.missing_key!r}")
         self._check_grids()
         self._check_sums()
         object.__setattr__(self, "_features", self._name_features())
@@ -79,6 +86,11 @@ class Entity:
     def values(self) -> tuple[FixedPoint | str, ...]:
         """The distinct values a record carries, in the order they are first named."""
         return tuple(dict.fromkeys(a.value for a in self.aggregates if a.value is not None))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its records keep an event id and a label."""
+        return any(a.needs & arithmetic.NEEDS_LABELS for a in self.aggregates)
 
     @property
     def columns_needed(self) -> tuple[str, ...]:
@@ -97,6 +109,11 @@ class Entity:
         return tuple(feature.name for feature in self._features)
 
     @property
+    def empty_features(self) -> tuple[float, ...]:
+        """What stands for its features where there are no events."""
+        return tuple(float(aggregate.empty) for _ in self.windows for aggregate in self.aggregates)
+
+    @property
     def reach_ms(self) -> int:
         """How far before a key's newest accepted event a record may still be looked at."""
         return self.lateness_ms + max(w.reach_ms + 2 * w.grid_ms for w in self.windows)
@@ -109,17 +126,18 @@ class Entity:
 
     @property
     def state_fingerprint(self) -> str:
-        """Names what is stored: another key, value, acceptance or retention makes another state."""
-        return fingerprint(
-            {
-                "entity": self.name,
-                "key": list(self.key_columns),
-                "values": [v.describe() if isinstance(v, FixedPoint) else v for v in self.values],
-                "acceptance": self._acceptance(),
-                "retention_ms": self.retention_ms,
-                "record_format": RECORD_FORMAT,
-            }
-        )
+        """Names what is stored: another key, value, acceptance or retention makes another state, and so do labels."""
+        stored: dict[str, Json] = {
+            "entity": self.name,
+            "key": list(self.key_columns),
+            "values": [v.describe() if isinstance(v, FixedPoint) else v for v in self.values],
+            "acceptance": self._acceptance(),
+            "retention_ms": self.retention_ms,
+            "record_format": RECORD_FORMAT,
+        }
+        if self.has_labels:
+            stored["labels"] = {"record_format": LABEL_FORMAT, "reach_ms": self.reach_ms}  # how old an event may be to be labelled
+        return fingerprint(stored)
 
     def _acceptance(self) -> Json:
         guard = {"oldest_ms": self.guard.oldest_ms, "ahead_ms": self.guard.ahead_ms} if self.guard else None
@@ -162,4 +180,6 @@ class Entity:
             "what": describe(aggregate),
             "acceptance": self._acceptance(),
         }
+        if self.missing_key != "refuse":
+            definition["missing_key"] = self.missing_key
         return Feature("_".join(words), aggregate.unit or column or "1", definition)

@@ -16,6 +16,10 @@ rows of the heap are
 Running sums begin anywhere and wrap around in int64: their differences are exact as long as what they differ by is. A record too
 old for any window is passed over by moving the start of what is live; it is overwritten when the block is full.
 
+Where labels are kept, the last two values are the hash of the event's id and the label: 0 for none yet, 1 for 1 and 2 for 0, so
+that the lowest bits add up to how many are 1, and a label 0 for an event without one changes no running sum. A label is a row of
+the log, too (`transforms/label.py`); its own last two values are the same, and nothing else of it counts but its event time.
+
 The module is longer than most since compiled functions are cached by file: one that calls another must share its file with it.
 """
 
@@ -26,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.columns import Ints
+from schemas.columns import Ints, Mask
 from schemas.compiled import compiled
 from transforms.arithmetic import (
     DIFFERENT,
@@ -34,6 +38,7 @@ from transforms.arithmetic import (
     LEAST,
     NEEDS_DISTINCT,
     NEEDS_EXTREMES,
+    NEEDS_LABELS,
     NEEDS_LAST,
     NEEDS_SQUARES,
     NEEDS_SUM,
@@ -64,7 +69,8 @@ NEEDS: Final = 0  # fields of a value: what its aggregates need
 VALUE: Final = 1  # fields of a record
 SUMS: Final = 2  # -1 = none
 SQUARES: Final = 3
-VALUE_FIELDS: Final = 4
+MARKS: Final = 4  # running sums of the lowest bits
+VALUE_FIELDS: Final = 5
 
 LENGTH: Final = 0  # fields of a window
 GRID: Final = 1
@@ -85,11 +91,24 @@ CHANGED_SLOTS: Final = 1  # how many slots this turn changed
 ROOM_WANTED: Final = 2  # why the kernel stopped: the size of a block the heap has no room for, or 0: too many records
 STAMP: Final = 3  # generation of the scratch table of `_distinct`
 FETCHED: Final = 4  # of no meaning
-CONTROLS: Final = 5
+STRETCHES: Final = 5  # how many stretches of records got labels this turn
+CONTROLS: Final = 6
 
 ON_TIME: Final = 0
 LATE: Final = 1
 TOO_LATE: Final = 2
+
+LABEL_IS_1: Final = 1
+LABEL_IS_0: Final = 2
+
+UNMATCHED: Final = 0  # what a label came to
+REPEATED: Final = 1
+SET: Final = 2
+
+OWNER: Final = 0  # fields of a stretch of records that got labels: the slot
+FIRST: Final = 1  # counted from BASE
+BEYOND: Final = 2  # one past the last
+STRETCH_FIELDS: Final = 3
 
 _AHEAD: Final = 64  # events whose memory is fetched together
 _STEPS: Final = 3  # records a window moves past from one event of a key to the next, as a rule
@@ -205,6 +224,12 @@ def _sum_up(first: int, end: int, values: Table, heap: Table, base: int) -> None
             running = heap[first - 1, p] if first > base else 0
             for at in range(first, end):
                 running += heap[at, v] * heap[at, v]
+                heap[at, p] = running
+        p = values[c, MARKS]
+        if p >= 0:
+            running = heap[first - 1, p] if first > base else 0
+            for at in range(first, end):
+                running += heap[at, v] & 1
                 heap[at, p] = running
 
 
@@ -337,6 +362,9 @@ def _summarise(
             if end > first:
                 total += heap[end - 1, p] - heap[first, p] + heap[first, row] * heap[first, row]
             integers[i, w, at + S2] = total
+        if needs & NEEDS_LABELS:
+            p = values[c, MARKS]
+            integers[i, w, at + S1] = heap[end - 1, p] - heap[first, p] + (heap[first, row] & 1) if end > first else 0
         if needs & NEEDS_EXTREMES and n > 0:
             least = x if own else heap[first, row]
             greatest = least
@@ -375,6 +403,62 @@ def _remember(slot: int, i: int, t: int, position: int, values: Table, given: Ta
 
 
 @compiled(makes_arrays=False)
+def _label(
+    slot: int, t: int, event: int, label: int, turn: int, reach: int, values: Table, heap: Table, slots: Table,
+    changed: Ints, stretches: Table, control: Ints,
+) -> int:  # fmt: skip
+    """Let a label pass: set it in the records of its event, if the key still has them; returns what it came to."""
+    base = slots[slot, BASE]
+    end = slots[slot, END]
+    if end == base:
+        return UNMATCHED
+    ids = values[len(values) - 2, VALUE]
+    # What is too old for any window may still lie there, or not: it depends on when the block came from the store.
+    start = _first_at_or_after(heap, slots[slot, START], end, heap[end - 1, TIMES] - reach + 1, slots[slot, START])
+    first = _first_at_or_after(heap, start, end, t, end)
+    last = _first_at_or_after(heap, first, end, t + 1, first)
+    while first < last and heap[first, ids] != event:
+        first += 1
+    if first == last:  # none at that time
+        last = end
+        first = start
+        while first < last and heap[first, ids] != event:
+            first += 1
+        if first == last:
+            return UNMATCHED
+
+    told = False
+    moved = False  # whether a running sum is to change
+    beyond = first
+    for at in range(first, last):
+        before = heap[at, ids + 1]
+        if heap[at, ids] != event or before == label:
+            continue
+        if not told:
+            first = at
+        told = True
+        moved = moved or (before & 1) != (label & 1)
+        heap[at, ids + 1] = label
+        beyond = at + 1
+    if not told:
+        return REPEATED
+    if moved:
+        _sum_up(first, end, values[len(values) - 1 :], heap, base)
+    if slots[slot, CHANGED] != turn:
+        slots[slot, CHANGED] = turn
+        slots[slot, WRITE_FROM] = end - base
+        changed[control[CHANGED_SLOTS]] = slot
+        control[CHANGED_SLOTS] += 1
+    if first - base < slots[slot, WRITE_FROM]:
+        k = control[STRETCHES]
+        stretches[k, OWNER] = slot
+        stretches[k, FIRST] = first - base
+        stretches[k, BEYOND] = beyond - base
+        control[STRETCHES] += 1
+    return SET
+
+
+@compiled(makes_arrays=False)
 def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> int:
     """Look at what events first..end are about to need, so that their cache misses happen together and not one after another.
 
@@ -396,8 +480,8 @@ def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> in
 
 @compiled(
     "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], "
-    "int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
-    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, :, ::1], uint8[::1])",
+    "const boolean[::1], int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
+    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, :, ::1], uint8[::1], uint8[::1])",
     makes_arrays=False,
 )
 def advance(
@@ -408,6 +492,7 @@ def advance(
     given: Table,  # (values, m)
     positions: Ints,  # (m,)
     arrived: Ints,  # (m,), or (0,) without a guard
+    is_label: Mask,  # (m,), or (0,) where no labels are kept
     turn: int,
     windows: Table,
     values: Table,
@@ -418,11 +503,13 @@ def advance(
     heap: Table,
     slots: Table,
     changed: Ints,  # slots this turn changed, in the order of their first change
+    stretches: Table,  # records this turn labelled that stand before WRITE_FROM; (labels or more, STRETCH_FIELDS)
     scratch: Table,
     integers: NDArray[np.int64],  # (m or more, windows, 1 + 6 x values); what nobody needs stays as it is
     timing: NDArray[np.uint8],  # (n,) the worst so far
+    outcome: NDArray[np.uint8],  # (n,) what labels came to, the best so far
 ) -> int:
-    """Let events pass one by one, from `first_row` on: look through the windows, then remember.
+    """Let rows pass one by one, from `first_row` on. An event looks through the windows, then it is remembered.
 
     Returns the number of rows, or the row that could not be done, with the reason in ``control[ROOM_WANTED]``; nothing of that
     row has happened yet.
@@ -434,6 +521,15 @@ def advance(
             control[FETCHED] = _fetch(i, fetched, slot_of, heap, slots)
         slot = slot_of[i]
         t = times[i]
+        if len(is_label) and is_label[i]:
+            came_to = _label(
+                slot, t, given[len(values) - 2, i], given[len(values) - 1, i], turn, terms[REACH], values, heap, slots, changed, stretches,
+                control,
+            )  # fmt: skip
+            outcome[rows[i]] = max(outcome[rows[i]], came_to)
+            slots[slot, TOUCHED_AT] = max(slots[slot, TOUCHED_AT], positions[i])
+            integers[i, :, N] = 0
+            continue
         known = slots[slot, END] > slots[slot, START]
         newest = heap[slots[slot, END] - 1, TIMES] if known else t
         accepted = t >= newest - terms[LATENESS]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.columns import Column, Constant, Ints, Nullable, Octets, PackedBytes, Symbols
+from schemas.columns import Column, Constant, Ints, Mask, Nullable, Octets, PackedBytes, Symbols
 from schemas.compiled import compiled
 
 _TEXT = ord("s")
@@ -58,6 +58,18 @@ def key_hashes(ids: PackedBytes, seed: int = 0) -> NDArray[np.uint64]:
 def identities(name: str, column: Column) -> Ints:
     """Shape (n,): 64 bits of the hash of each row's value, to tell values apart."""
     return np.ascontiguousarray(key_hashes(key_ids([name], [column]))[:, 0]).view(np.int64)
+
+
+def is_given(column: Column) -> Mask:
+    """Shape (n,): which rows have something that can tell one thing from another: neither null nor empty."""
+    match column:
+        case Nullable():
+            return is_given(column.values) & column.valid
+        case Constant(value=bytes() as value, rows=rows):
+            return np.full(rows, bool(value))
+        case PackedBytes():
+            return np.greater(column.ends, column.starts)
+    return np.ones(len(column), np.bool_)
 
 
 def _part(name: str, column: Column) -> PackedBytes | Ints:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.columns import Floats, Ints, PackedBytes
+from schemas.columns import Floats, Ints, Mask, PackedBytes
 from schemas.errors import LostBlock, TooManyRecords
 from transforms import arithmetic, block, directory, kernel
 from transforms.aggregate import Aggregate
@@ -38,7 +38,7 @@ class Slab:
         self._turn = 0
         self._over = False
         self._settled_below = 0  # rows at smaller positions are in the store
-        self._record_words = kernel.FIRST_VALUE + len(entity.values)
+        self._record_words = kernel.FIRST_VALUE + _values_kept(entity)
         self._windows = _window_table(entity)
         self._values, record_fields = _value_table(entity)
         self._terms = _terms(entity)
@@ -102,11 +102,15 @@ class Slab:
         given: NDArray[np.int64],
         positions: Ints,
         arrived: Ints,
+        is_label: Mask,
         timing: NDArray[np.uint8],
+        outcome: NDArray[np.uint8],
         features: Floats,
         first_column: int,
     ) -> Writes:
-        """Compute the features of m events into their rows, remember the events, and give what changed, frozen.
+        """Compute the features of m events into their rows, remember them, and give what changed, frozen.
+
+        Rows that are labels set these, and get what an event without a past would. `is_label` is empty where no labels are kept.
 
         Raises:
             TooManyRecords: a key has more than its entity's `max_records`.
@@ -114,18 +118,20 @@ class Slab:
         count = len(slot_of)
         integers = self._integers_for(count)
         changed = np.empty(count, np.int64)
-        self._control[kernel.CHANGED_SLOTS] = 0
+        stretches = np.empty((int(np.count_nonzero(is_label)), kernel.STRETCH_FIELDS), np.int64)
+        self._control[kernel.CHANGED_SLOTS] = self._control[kernel.STRETCHES] = 0
         done = 0
         while True:
             done = kernel.advance(
-                done, rows, slot_of, times, given, positions, arrived, self._turn, self._windows, self._values, self._terms,
-                self._sizes, self._free, self._control, self._heap, self._slots, changed, self._scratch, integers, timing,
+                done, rows, slot_of, times, given, positions, arrived, is_label, self._turn, self._windows, self._values, self._terms,
+                self._sizes, self._free, self._control, self._heap, self._slots, changed, stretches, self._scratch, integers, timing,
+                outcome,
             )  # fmt: skip
             if done == count:
                 break
             self._more_records(done)
         arithmetic.compute(self._features, self._feature_terms, integers, given, rows, features, first_column)
-        return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]])
+        return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]], stretches[: self._control[kernel.STRETCHES]])
 
     def _integers_for(self, count: int) -> NDArray[np.int64]:
         """Shape (count, windows, 1 + 6 x values), used again from batch to batch: fresh memory would cost as much as the sums."""
@@ -133,9 +139,9 @@ class Slab:
             self._integers = np.zeros((count, len(self._windows), 1 + arithmetic.VALUE_INTEGERS * len(self._values)), np.int64)
         return self._integers
 
-    def _freeze(self, changed: Ints) -> Writes:
-        at, data = block.pack(changed, self._head, self._heap, self._slots, self._record_words)
-        return Writes(self._entity.name, self._hashes[changed], at, data)
+    def _freeze(self, changed: Ints, stretches: NDArray[np.int64]) -> Writes:
+        owners, at, data = block.pack(changed, stretches, self._head, self._heap, self._slots, self._record_words)
+        return Writes(self._entity.name, self._hashes[owners], at, data)
 
     def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints) -> None:
         loaded = False
@@ -234,20 +240,31 @@ def _window_table(entity: Entity) -> NDArray[np.int64]:
     return np.array([(w.length_ms, w.grid_ms, w.delay_ms, w.holds_self) for w in entity.windows], np.int64)
 
 
+def _values_kept(entity: Entity) -> int:
+    """How many values a record has: the entity's, and where there are labels the event id's hash and the label."""
+    return len(entity.values) + (2 if entity.has_labels else 0)
+
+
 def _value_table(entity: Entity) -> tuple[NDArray[np.int64], int]:
     """What each value needs and where it stands in the heap; and the heap's number of rows."""
-    table = np.full((len(entity.values), kernel.VALUE_FIELDS), -1, np.int64)
-    row = kernel.FIRST_VALUE + len(entity.values)
+    kept = _values_kept(entity)
+    table = np.full((kept, kernel.VALUE_FIELDS), -1, np.int64)
+    table[:, kernel.NEEDS] = 0
+    table[:, kernel.VALUE] = kernel.FIRST_VALUE + np.arange(kept)
+    row = kernel.FIRST_VALUE + kept
     for c, value in enumerate(entity.values):
         needs = 0
         for aggregate in entity.aggregates:
             needs |= aggregate.needs if aggregate.value == value else 0
         table[c, kernel.NEEDS] = needs
-        table[c, kernel.VALUE] = kernel.FIRST_VALUE + c
         for need, field in ((arithmetic.NEEDS_SUM, kernel.SUMS), (arithmetic.NEEDS_SQUARES, kernel.SQUARES)):
             if needs & need:
                 table[c, field] = row
                 row += 1
+    if entity.has_labels:
+        table[-1, kernel.NEEDS] = arithmetic.NEEDS_LABELS
+        table[-1, kernel.MARKS] = row
+        row += 1
     return table, row
 
 
@@ -271,7 +288,9 @@ def _feature_tables(entity: Entity) -> tuple[NDArray[np.int64], Floats]:
     for f, (w, aggregate) in enumerate(pairs):
         window = entity.windows[w]
         value = aggregate.value
-        fields[f] = (aggregate.kind, w, values.index(value) if value is not None else 0, window.holds_self)
+        from_labels = aggregate.needs & arithmetic.NEEDS_LABELS
+        place = _values_kept(entity) - 1 if from_labels else values.index(value) if value is not None else 0
+        fields[f] = (aggregate.kind, w, place, window.holds_self)
         scale = float(value.scale) if isinstance(value, FixedPoint) else 1.0
         terms[f] = (scale, aggregate.empty, window.length_ms / float(days(1)))
     return fields, terms
