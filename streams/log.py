@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
+from collections.abc import Callable
 
+SELDOM_SECONDS = 5.0
+MOST_KINDS = 200
 FORMAT = "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s"
 
 
@@ -21,6 +25,32 @@ class OneLine(logging.Formatter):
         return super().formatMessage(record).replace("\n", " ")
 
 
+class Seldom(logging.Filter):
+    """Lets one line of a kind pass in some seconds, with how many were left out since the one before it.
+
+    Lines are of a kind if they differ in digits only. A broker that is away makes each of its clients say so several times a second.
+    """
+
+    def __init__(self, every_seconds: float = SELDOM_SECONDS, now_seconds: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_seconds = every_seconds
+        self._now_seconds = now_seconds
+        self._seen: dict[str, tuple[float, int]] = {}  # by kind: when one passed, and how many were left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now, kind = self._now_seconds(), re.sub(r"\d+", "", record.getMessage())
+        passed, left_out = self._seen.get(kind, (now - self._every_seconds, 0))
+        if now < passed + self._every_seconds:
+            self._seen[kind] = passed, left_out + 1
+            return False
+        if len(self._seen) > MOST_KINDS:
+            self._seen.clear()
+        self._seen[kind] = now, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} left_out={left_out}", ()
+        return True
+
+
 def write_log(level: str) -> None:
     """Send this process's log lines from `level` up to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -31,3 +61,5 @@ def write_log(level: str) -> None:
     # What the libraries below find worth saying is rarely worth an operator's time.
     for name in ("faust", "mode", "aiohttp", "asyncio", "numba", "librdkafka"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in ("librdkafka", "streams.kafka"):
+        logging.getLogger(name).filters[:] = [Seldom()]
