@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost
+from transforms.archive import Keys, ShardFacts
+from transforms.block_cut import cut
 from transforms.store import WHOLE_BLOCK, Claim, Writes, check_position
 
 BlockKey = tuple[str, bytes]  # the entity's name, the 16 bytes of the key's hash
@@ -105,6 +108,37 @@ class MemoryStore:
             del self._memory.shards[shard]
             self.forget(shard)
 
+    def shards(self) -> tuple[ShardFacts, ...]:
+        """See `Archive`."""
+        with self._memory.lock:
+            found = sorted(self._memory.shards.items(), key=lambda each: (len(each[0]), each[0]))
+            return tuple(
+                ShardFacts(shard, each.position, each.owner is not None, len(each.blocks), sum(map(len, each.blocks.values())))
+                for shard, each in found
+            )
+
+    def dump(self, shard: str) -> MemoryDump | None:
+        """See `Archive`."""
+        with self._memory.lock:
+            found = self._memory.shards.get(shard)
+            return None if found is None or found.position is None else MemoryDump(shard, self._memory)
+
+    def load(self, shard: str, writes: Iterable[Writes], position: int) -> None:
+        """See `Archive`."""
+        with self._memory.lock:
+            self.settle(shard)
+            found = self._owned(shard)
+            found.position, found.blocks = None, {}
+            self._hold(shard).position = None
+        loaded: dict[BlockKey, bytes] = {}
+        for change in writes:
+            _apply(change, loaded)
+        with self._memory.lock:
+            found = self._owned(shard)
+            found.blocks = loaded
+            found.position = self._hold(shard).position = position
+            found.owner = self._hold(shard).token = object()  # a dump begun before sees that it was another state
+
     def close(self) -> None:
         """See `Store`."""
         self._held.clear()
@@ -123,6 +157,38 @@ class MemoryStore:
         if found.position != hold.position:
             raise FenceLost(f"shard {shard} stands at {found.position}, not at {hold.position} where it was left")
         return found
+
+
+class MemoryDump:
+    """See `transforms.archive.Dump`."""
+
+    def __init__(self, shard: str, memory: Memory) -> None:
+        self._shard, self._memory = shard, memory
+        self._found = found = memory.shards[shard]
+        self._owner = found.owner
+        self.position = found.position or 0
+        names = sorted(found.blocks)
+        self.keys: Mapping[str, Keys] = {
+            entity: np.frombuffer(b"".join(key for named, key in names if named == entity), np.uint64).reshape(-1, 2)
+            for entity in dict.fromkeys(entity for entity, _ in names)
+        }
+
+    def blocks(self, entity: str, keys: Keys) -> PackedBytes:
+        """See `Dump`."""
+        with self._memory.lock:
+            found = self._found.blocks
+            return cut(PackedBytes.pack([found.get((entity, key.tobytes()), b"") for key in keys]), self.position)
+
+    def end(self) -> int:
+        """See `Dump`."""
+        with self._memory.lock:
+            position, is_there = self._found.position, self._memory.shards.get(self._shard) is self._found
+            if not is_there or self._found.owner is not self._owner or position is None or position < self.position:
+                raise FenceLost("the shard changed its owner, or its state was dropped, while it was looked at")
+            return position
+
+    def close(self) -> None:
+        """See `Dump`."""
 
 
 def _apply(change: Writes, blocks: dict[BlockKey, bytes]) -> None:

@@ -34,6 +34,11 @@ class Writes:
     at: Ints  # shape (n,): byte offset in the block, or WHOLE_BLOCK to replace all of it
     data: PackedBytes  # n stretches
 
+    @classmethod
+    def whole(cls, entity: str, keys: NDArray[np.uint64], blocks: PackedBytes) -> Writes:
+        """Replace these keys' blocks."""
+        return cls(entity, keys, np.full(len(keys), WHOLE_BLOCK, np.int64), blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
