@@ -27,7 +27,6 @@ from transforms.derive import Derived
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
 
-LABEL_WORDS = ("label_count", "label_rate")
 _KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")
 _TEXT_TYPES = ("string", "bytes", "enum", "int", "long")
 _NUMBER_TYPES = ("boolean", "int", "long", "float", "double")
@@ -338,11 +337,6 @@ class _Names:
         return Feature(name, name, {"field": column.describe()})
 
 
-def counts_labels(entity: Entity) -> bool:
-    """Whether an entity looks at labels: its records then wait for them."""
-    return any(aggregate.word in LABEL_WORDS for aggregate in entity.aggregates)
-
-
 def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColumn]) -> BoundLabels | None:
     """Hold a pipeline's labels against their schema, and against the entities that count them.
 
@@ -350,7 +344,7 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
         SchemaError: the schema file is missing or broken.
         DefinitionError: an entity counts labels and there are none, or the other way round, or a field is missing or of another type.
     """
-    counting = [entity for entity in pipeline.entities if counts_labels(entity)]
+    counting = [entity for entity in pipeline.entities if entity.has_labels]
     if pipeline.labels is None:
         if counting:
             raise DefinitionError(

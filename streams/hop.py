@@ -26,7 +26,6 @@ from schemas.features import Json, fingerprint
 from streams.bound import Bound
 from streams.scored_event import TIMINGS
 from streams.stage import Stage, columns_needed, stages
-from transforms.entity import Entity
 from transforms.fixed_point import numbers
 from transforms.keys import key_ids
 
@@ -126,7 +125,7 @@ class HopSchema:
             {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
             {"name": "label", "type": "int", "doc": "0 for events."},
         ]
-        optional = {name for entity in self.stage.entities if may_lack_key(entity) for name in entity.key_columns}
+        optional = {name for entity in self.stage.entities if entity.missing_key == "absent" for name in entity.key_columns}
         keys = {name: _spelled(types[name], f"keys.{name}", bound.columns[name].nullable and name in optional) for name in self.key_columns}
         carried = {name: _spelled(types[name], f"event.{name}", bound.columns[name].nullable) for name in self.event_columns}
         fields.append({"name": "keys", "type": _record("keys", keys)})
@@ -265,11 +264,6 @@ class HopSchema:
         foreign = np.zeros(len(values), np.bool_)
         foreign[rows] = ~layout.equals(self.layout)
         return foreign
-
-
-def may_lack_key(entity: Entity) -> bool:
-    """Whether an event without this entity's key is taken, and the entity's features are then those of nothing."""
-    return getattr(entity, "missing_key", "refuse") == "absent"
 
 
 def record_keys(columns: Columns, names: tuple[str, ...]) -> list[bytes | None]:

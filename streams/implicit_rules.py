@@ -25,7 +25,7 @@ LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 def implicit_rules(pipeline: Pipeline, columns: Mapping[str, EventColumn], event_time: str) -> tuple[Rule, ...]:
     """What an event must be for the pipeline to work at all, each rule under a name that no rule of the user's gets by itself."""
     event_id = str(pipeline.input.event_id)
-    keyed = [entity for entity in pipeline.entities if getattr(entity, "missing_key", "refuse") == "refuse"]
+    keyed = [entity for entity in pipeline.entities if entity.missing_key == "refuse"]
     keys = dict.fromkeys((event_id, *(name for entity in keyed for name in entity.key_columns)))
     times = in_range(event_time, YEAR_1_MS, YEAR_9999_MS)
     amounts = dict.fromkeys(a.value for entity in pipeline.entities for a in entity.aggregates if isinstance(a.value, FixedPoint))

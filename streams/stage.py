@@ -17,7 +17,7 @@ from itertools import permutations
 from typing import Literal
 
 from schemas.errors import DefinitionError
-from streams.bound import Bound, counts_labels
+from streams.bound import Bound
 from streams.pipeline import Topic
 from streams.settings import KafkaSettings
 from transforms.entity import Entity
@@ -75,7 +75,12 @@ class Stage:
     @property
     def counts_labels(self) -> bool:
         """Whether labels come in its input, among the events."""
-        return self.kind == "hop" and any(map(counts_labels, self.entities))
+        return self.kind == "hop" and any(entity.has_labels for entity in self.entities)
+
+    @property
+    def retention_ms(self) -> int:
+        """How far back its input must reach to rebuild its state."""
+        return max((entity.retention_ms for entity in self.entities), default=0)
 
     @property
     def namespace(self) -> str:
@@ -144,7 +149,7 @@ def computed_at_once(bound: Bound, partitions: int) -> tuple[Entity, ...]:
     counts labels is never among them.
     """
     return tuple(
-        entity for entity in bound.pipeline.entities if not counts_labels(entity) and (partitions == 1 or bound.key in entity.key_columns)
+        entity for entity in bound.pipeline.entities if not entity.has_labels and (partitions == 1 or bound.key in entity.key_columns)
     )
 
 

@@ -240,6 +240,11 @@ def _window_table(entity: Entity) -> NDArray[np.int64]:
     return np.array([(w.length_ms, w.grid_ms, w.delay_ms, w.holds_self) for w in entity.windows], np.int64)
 
 
+def record_bytes(entity: Entity) -> int:
+    """How much of the store one remembered event of an entity takes, beside its share of the block's header."""
+    return 8 * (kernel.FIRST_VALUE + _values_kept(entity))
+
+
 def _values_kept(entity: Entity) -> int:
     """How many values a record has: the entity's, and where there are labels the event id's hash and the label."""
     return len(entity.values) + (2 if entity.has_labels else 0)
