@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +14,10 @@ from streams.batch import Batch
 from streams.health import Health
 from streams.metrics import Metrics
 from streams.ownership import Tokens
+from streams.partitioner import misplaced
 from streams.scored_event import TIMINGS
+
+log = logging.getLogger(__name__)
 
 
 class Account:
@@ -26,6 +30,7 @@ class Account:
         model, version: of the scores.
         threshold: of the decision.
         resident_keys: keys in memory, by entity.
+        partitions: of each topic; keys of one that is not named here are not looked at.
     """
 
     def __init__(
@@ -37,12 +42,15 @@ class Account:
         version: str,
         threshold: float,
         resident_keys: Callable[[], Mapping[str, int]],
+        partitions: Mapping[str, int] | None = None,
         now_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._metrics, self._health, self._rules = metrics, health, rules
         self._model = (model, version)
         self._threshold = np.float32(threshold)
         self._resident_keys = resident_keys
+        self._partitions = partitions or {}
+        self._misplaced: set[str] = set()  # topics said to have been written by another partitioner
         self._now_seconds = now_seconds
         self._owned: set[int] = set()
 
@@ -60,6 +68,7 @@ class Account:
             if code and rows:
                 metrics.refused.labels(stage(code), label(code, self._rules)).inc(rows)
         self._scored(batch)
+        self._look_where_keys_lie(batch)
         for entity, keys in self._resident_keys().items():
             metrics.resident_keys.labels(entity).set(keys)
 
@@ -73,6 +82,23 @@ class Account:
         for timing, count in zip(TIMINGS, np.bincount(batch.timing[rows], minlength=len(TIMINGS)).tolist(), strict=True):
             metrics.timing.labels(timing).inc(count)
         metrics.event_to_score.observe(self._now_seconds() - batch.arrived_ms[rows] / 1_000)
+
+    def _look_where_keys_lie(self, batch: Batch) -> None:
+        for span in batch.spans:
+            partitions = self._partitions.get(span.topic, 0)
+            if not partitions or span.start == span.stop:
+                continue
+            checked, elsewhere = misplaced(batch.keys[span.rows], span.partition, partitions)
+            self._metrics.partitioner_checked.labels(span.topic).inc(checked)
+            if elsewhere:
+                self._metrics.partitioner_mismatches.labels(span.topic).inc(elsewhere)
+                if span.topic not in self._misplaced:
+                    self._misplaced.add(span.topic)
+                    log.warning(
+                        "misplaced_keys at=%s records=%d of=%d: murmur2 of the key, as Java's client has it, says another partition; is one "
+                        "entity's key in two partitions, it has two pasts (librdkafka's producers: partitioner=murmur2_random)",
+                        span, elsewhere, checked,
+                    )  # fmt: skip
 
     def started_over(self, tokens: Tokens, error: MillraceError) -> None:
         """Partitions are taken over again."""

@@ -84,6 +84,7 @@ class Parts:
             given.card.version,
             given.threshold,
             self._transform.resident_keys,
+            {name: facts.partitions for name, facts in given.topics.items()},
         )
         self.outbox = self._open_outbox()
         self._takeover = self._make_takeover()

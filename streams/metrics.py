@@ -74,6 +74,12 @@ class Metrics:
         self.started_over = Counter(
             "millrace_starts_over_total", "Partitions taken over again after a fault", ["reason"], registry=registry
         )
+        self.partitioner_checked = Counter(
+            "millrace_partitioner_checked_total", "Keys whose partition was looked at, a sample of each batch", ["topic"], registry=registry
+        )
+        self.partitioner_mismatches = Counter(
+            "millrace_partitioner_mismatches_total", "Of these, keys that belong in another partition (murmur2)", ["topic"], registry=registry
+        )
         self.step_seconds = Histogram("millrace_step_seconds", "Time a step took for a batch", ["step"], buckets=SECONDS, registry=registry)
         self.batch_records = Histogram("millrace_batch_records", "Records of a batch", buckets=RECORDS, registry=registry)
         self.commit_seconds = Histogram(
