@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from schemas.rules import one_of as one_of
     from schemas.rules import present as present
     from schemas.rules import valency as valency
+    from streams.load import load_bound as load_bound
     from streams.load import load_pipeline as load_pipeline
     from streams.pipeline import Labels as Labels
     from streams.pipeline import Model as Model
@@ -73,7 +74,7 @@ _HOMES = {
     ),
     "schemas.errors": ("DefinitionError", "MillraceError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
-    "streams.load": ("load_pipeline",),
+    "streams.load": ("load_bound", "load_pipeline"),
     "streams.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
     "transforms.aggregate": (
         "Count",
@@ -137,6 +138,7 @@ __all__ = [
     "days",
     "hours",
     "in_range",
+    "load_bound",
     "load_pipeline",
     "minutes",
     "one_of",

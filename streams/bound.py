@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from transforms.aggregate import column_of
 from transforms.derive import Derived
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
+
+if TYPE_CHECKING:
+    from schemas.table import Frame
 
 _KEY_TYPES = ("string", "bytes", "fixed", "enum", "int", "long")
 _TEXT_TYPES = ("string", "bytes", "enum", "int", "long")
@@ -181,6 +185,29 @@ class Bound:
                 *labels,
             ]
         )
+
+    def transform(self, frame: Frame, *, time_zone: str | None = None, arrived: str | None = None) -> Frame:
+        """The features of past events, as a worker would have served them to the bit.
+
+        The table is one log, in its order, and its windows begin empty. A row stands for the record a producer would have sent: a column
+        for each field, a struct or dotted names for a record in it. What a worker would refuse has no features, and says why.
+
+        Args:
+            frame: of polars, pandas or pyarrow.
+            time_zone: of times that have none; None = such times are refused.
+            arrived: the column that says when the broker took each record in; needed where an entity has a guard.
+
+        Returns:
+            The same table with more columns: derived columns, window features, ``timing``, ``refused`` (the reason, null in good rows) and
+            ``refused_detail``.
+
+        Raises:
+            HistoryError: a column is missing, or a value is missing or of another type; names column and row.
+            TooManyRecords: a key has more events in its windows than its entity declares.
+        """
+        from streams.transform_table import transform_table  # needs pyarrow, which workers go without
+
+        return transform_table(self, frame, time_zone=time_zone, arrived=arrived)
 
     def _event_time(self) -> Json:
         return {"column": self.event_time.column, "units_per_ms": self.event_time.units_per_ms}

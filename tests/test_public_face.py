@@ -34,7 +34,7 @@ NAMES = [
     ),
     *("Labels", "Last", "Mask", "Max", "Mean", "MillraceError", "Min", "Model", "Nullable", "PackedBytes", "Pipeline", "Ragged"),
     *("RatePerDay", "RatioToMean", "Refused", "Row", "Rule", "Std", "Sum", "Symbols", "Topic", "Window", "days", "hours", "in_range"),
-    *("load_pipeline", "minutes", "one_of", "present", "seconds", "valency"),
+    *("load_bound", "load_pipeline", "minutes", "one_of", "present", "seconds", "valency"),
 ]
 
 
