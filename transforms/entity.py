@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -122,11 +123,18 @@ class Entity:
     def retention_ms(self) -> int:
         """How far back the log must reach to rebuild the state: windows, delay, lateness and what the guard lets in."""
         believed_ms = self.guard.oldest_ms + self.guard.ahead_ms if self.guard else 0
-        return max(w.reach_ms for w in self.windows) + self.lateness_ms + believed_ms
+        return max(w.looks_back_ms for w in self.windows) + self.lateness_ms + believed_ms
 
     @property
     def state_fingerprint(self) -> str:
-        """Names what is stored: another key, value, acceptance or retention makes another state, and so do labels."""
+        """Names what is stored: another key, value, acceptance or retention makes another state, and so do labels.
+
+        Windows are not part of it but for how far they look back together: one more that looks no further needs no other state.
+        """
+        return fingerprint(self.describe_state())
+
+    def describe_state(self) -> dict[str, Json]:
+        """What is stored, for a fingerprint."""
         stored: dict[str, Json] = {
             "entity": self.name,
             "key": list(self.key_columns),
@@ -136,8 +144,8 @@ class Entity:
             "record_format": RECORD_FORMAT,
         }
         if self.has_labels:
-            stored["labels"] = {"record_format": LABEL_FORMAT, "reach_ms": self.reach_ms}  # how old an event may be to be labelled
-        return fingerprint(stored)
+            stored["labels"] = {"record_format": LABEL_FORMAT}
+        return stored
 
     def _acceptance(self) -> Json:
         guard = {"oldest_ms": self.guard.oldest_ms, "ahead_ms": self.guard.ahead_ms} if self.guard else None
@@ -183,3 +191,14 @@ class Entity:
         if self.missing_key != "refuse":
             definition["missing_key"] = self.missing_key
         return Feature("_".join(words), aggregate.unit or column or "1", definition)
+
+
+def suffices(stored: Mapping[str, Json], wanted: Mapping[str, Json]) -> bool:
+    """Whether a state holds every record that an entity may look at, in the format it reads; both as `describe_state` says.
+
+    It may hold older ones as well: windows do not see them, and the next event of their key lets them go.
+    """
+    kept_ms, looked_back_ms = stored.get("retention_ms"), wanted["retention_ms"]
+    if not isinstance(kept_ms, int) or not isinstance(looked_back_ms, int) or kept_ms < looked_back_ms:
+        return False
+    return {**stored, "retention_ms": None} == {**wanted, "retention_ms": None}

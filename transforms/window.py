@@ -47,6 +47,11 @@ class Window:
         return self.length_ms + self.delay_ms
 
     @property
+    def looks_back_ms(self) -> int:
+        """How far before an event the oldest it may see can be: (t - this, t]. With a delay the grid may push the window's end back."""
+        return self.reach_ms + (self.grid_ms - 1 if self.delay_ms else 0)
+
+    @property
     def holds_self(self) -> bool:
         """Whether an event is in its own window."""
         return self.include_self and self.delay_ms == 0
