@@ -47,6 +47,7 @@ class Reject(IntEnum):
 
     # feature, model, produce
     NON_FINITE_FEATURE = 40
+    UNMATCHED_LABEL = 41  # no remembered event has the label's id
     NON_FINITE_SCORE = 50
     OUTPUT_REFUSED = 60  # the broker does not take the scored event: its size or its timestamp
 

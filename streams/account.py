@@ -1,4 +1,4 @@
-"""The account of what was made final: scored + refused = read, by reason, with the time it took."""
+"""The account of what a stage made final: scored or passed on + labels taken + refused = read, by reason, with the time it took."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from schemas.errors import MillraceError
-from schemas.reject import label, stage
+from schemas.reject import Reject, label, stage
 from streams.batch import Batch
 from streams.health import Health
 from streams.metrics import Metrics
@@ -67,16 +67,31 @@ class Account:
         for code, rows in enumerate(np.bincount(batch.rejected).tolist()):
             if code and rows:
                 metrics.refused.labels(stage(code), label(code, self._rules)).inc(rows)
-        self._scored(batch)
+        self._labels(batch)
+        self._sent(batch)
         self._look_where_keys_lie(batch)
         for entity, keys in self._resident_keys().items():
             metrics.resident_keys.labels(entity).set(keys)
 
-    def _scored(self, batch: Batch) -> None:
-        rows = np.flatnonzero(batch.usable)
-        if not len(rows) or batch.scores is None or batch.timing is None:
+    def _labels(self, batch: Batch) -> None:
+        if batch.labels is None or batch.repeated is None or not batch.labels.is_label.any():
             return
+        usable = batch.labels.is_label & batch.usable
+        for outcome, rows in (
+            ("matched", usable & ~batch.repeated),
+            ("repeated", usable & batch.repeated),
+            ("unmatched", batch.rejected == Reject.UNMATCHED_LABEL),
+        ):
+            self._metrics.labels.labels(outcome).inc(int(np.count_nonzero(rows)))
+
+    def _sent(self, batch: Batch) -> None:
+        rows = np.flatnonzero(batch.outgoing)
         metrics = self._metrics
+        if batch.scores is None or batch.timing is None:
+            metrics.passed_on.inc(len(rows))
+            return
+        if not len(rows):
+            return
         metrics.scored.labels(*self._model).inc(len(rows))
         metrics.positive.labels(*self._model).inc(int(np.count_nonzero(batch.scores[rows] >= self._threshold)))
         for timing, count in zip(TIMINGS, np.bincount(batch.timing[rows], minlength=len(TIMINGS)).tolist(), strict=True):
@@ -95,8 +110,8 @@ class Account:
                 if span.topic not in self._misplaced:
                     self._misplaced.add(span.topic)
                     log.warning(
-                        "misplaced_keys at=%s records=%d of=%d: murmur2 of the key, as Java's client has it, says another partition; is one "
-                        "entity's key in two partitions, it has two pasts (librdkafka's producers: partitioner=murmur2_random)",
+                        "misplaced_keys at=%s records=%d of=%d: murmur2 of the key, as Java's client has it, says another partition; is "
+                        "one entity's key in two partitions, it has two pasts (librdkafka's producers: partitioner=murmur2_random)",
                         span, elsewhere, checked,
                     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from inference.model_card import ModelCard
@@ -15,11 +15,24 @@ from streams.account import Account
 from streams.batch import Batch
 from streams.bound import Bound
 from streams.commit import Commit
-from streams.dead_letters import HaltLimit, Letter, Sender, letter
-from streams.extract import Extract
+from streams.dead_letters import HaltLimit, Letter, Refused, Sender, as_it_came, letter
+from streams.extract import Extract, ExtractHop, Read
+from streams.frame import Line
 from streams.health import Health
-from streams.kafka import Consumer, OnPartitions, TopicFacts, TopicPartition, group_consumer, plain_producer, transactional_producer
+from streams.hop import HopSchema
+from streams.kafka import (
+    Consumer,
+    OnPartitions,
+    TopicFacts,
+    TopicPartition,
+    group_consumer,
+    plain_consumer,
+    plain_producer,
+    transactional_producer,
+)
 from streams.metrics import Metrics
+from streams.originals import Originals
+from streams.output import Output
 from streams.ownership import InFlight, Ownership, Tokens
 from streams.refusal import refusal
 from streams.refusals import Refusals
@@ -29,7 +42,9 @@ from streams.scored_event import Stamp
 from streams.settings import Settings
 from streams.source import Source
 from streams.stage import Stage
+from streams.stage_outputs import hop_outputs, scored_output
 from streams.takeover import PartitionTakeover
+from streams.timed_store import TimedStore
 from streams.transaction import Deliveries, Outbox, Transactions, fence
 from streams.transform import Transform
 from transforms.shard import ShardState
@@ -40,20 +55,17 @@ LAST = "load"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the parts are made of."""
+    """What the parts of all stages are made of."""
 
     bound: Bound
     settings: Settings
-    stage: Stage
+    stages: tuple[Stage, ...]  # the pipeline's, run here or not
     scorer: Scorer
     card: ModelCard
     registry: Registry
-    encoder: Encoder
-    store: Store
+    encoder: Encoder  # of scored events
     topics: Mapping[str, TopicFacts]
-    metrics: Metrics
-    health: Health
-    hand_on: Callable[[Batch], None]
+    hand_on: Callable[[str, Batch], None]  # to the first step of a stage's line
 
     @property
     def threshold(self) -> float:
@@ -64,22 +76,22 @@ class Given:
 class Parts:
     """A running stage's parts, joined."""
 
-    def __init__(self, given: Given) -> None:
-        bound, settings, stage = given.bound, given.settings, given.stage
-        self._given = given
+    def __init__(self, given: Given, stage: Stage, store: Store) -> None:
+        bound, settings = given.bound, given.settings
+        self._given, self.stage = given, stage
+        self.metrics = Metrics(bound.name, bound.model.name, given.card.version, bound.features.fingerprint)
+        self.health = Health(settings.health.livez_stalled_seconds, lambda: self.source.ends(), lambda: self.source.beat_seconds)
+        self._store = TimedStore(store, self.metrics.store_took)
         self._ownership = Ownership()
         self._in_flight = InFlight(settings.worker.in_flight_batches)
         self._refusals = Refusals()
-        self._decoder = Decoder(bound.schema, bound.input.framing, given.registry)
-        self._transform = Transform(
-            bound,
-            lambda partition: ShardState(str(partition), stage.entities, given.store, bound.event_time.column, settings.worker.max_keys),
-            self._ownership.tokens,
-        )
+        self._transform = Transform(bound, self._open_state, self._ownership.tokens, stage)
+        self._read: Read = bound.labels if stage.kind == "labels" and bound.labels is not None else bound
+        self._originals = Originals(lambda: plain_consumer(settings.kafka, f"{stage.group(settings.kafka)}.originals"))
         self._account = Account(
-            given.metrics,
-            given.health,
-            tuple(rule.name for rule in bound.rules),
+            self.metrics,
+            self.health,
+            tuple(rule.name for rule in self._read.rules),
             bound.model.name,
             given.card.version,
             given.threshold,
@@ -89,29 +101,81 @@ class Parts:
         self.outbox = self._open_outbox()
         self._takeover = self._make_takeover()
         self.source = self._make_source()
-        self.steps: dict[str, Step] = {
-            "extract": self._run(
+        self.line = Line(stage.name, [(name, self._run(name, step)) for name, step in self._steps()], self._run_source, self.source.abandon)
+
+    # --- what differs between kinds of stages ---
+
+    def _steps(self) -> Iterator[tuple[str, Step]]:
+        given, stage = self._given, self.stage
+        if stage.kind == "hop":
+            hop = HopSchema.of(given.bound, stage)
+            self._decoder = hop.decoder()
+            yield "extract", ExtractHop(hop)
+        else:
+            topic_bytes = given.topics[stage.input.name].max_record_bytes
+            schema = given.bound.schema if stage.kind == "events" or given.bound.labels is None else given.bound.labels.schema
+            self._decoder = Decoder(schema, stage.input.framing, given.registry)
+            yield (
                 "extract",
-                Extract(
-                    bound,
-                    self._decoder,
-                    self._refusals,
-                    given.topics[bound.input.name].max_record_bytes,
-                    settings.worker.unknown_schema_retry_seconds,
-                ),
-            ),
-            "transform": self._run("transform", self._transform),
-            "score": self._run("score", Score(given.scorer, bound.features.names)),
-            LAST: self._run(LAST, self._make_commit()),
-        }
+                Extract(self._read, self._decoder, self._refusals, topic_bytes, given.settings.worker.unknown_schema_retry_seconds),
+            )
+        if stage.kind != "labels":
+            yield "transform", self._transform
+        if stage.is_last:
+            yield "score", Score(given.scorer, given.bound.features.names)
+        yield LAST, self._make_commit()
+
+    def _outputs(self) -> tuple[Output, ...]:
+        given = self._given
+        if self.stage.is_last:
+            return (scored_output(self.stage, given.encoder, stamp(given), given.bound.key, given.topics),)
+        return hop_outputs(given.bound, self.stage, given.stages, given.topics)
+
+    def _letter_topics(self) -> Mapping[str, str]:
+        """Where the dead letters of a topic's records go. A hop record that can't be read is nobody's but the input's."""
+        bound, stage = self._given.bound, self.stage
+        if stage.kind != "hop":
+            return {stage.input.name: stage.input.dead_letters}
+        topics = {bound.input.name: bound.input.dead_letters, stage.input.name: bound.input.dead_letters}
+        if stage.counts_labels and bound.labels is not None:
+            topics[bound.labels.topic.name] = bound.labels.topic.dead_letters
+        return topics
+
+    def _refused(self, batch: Batch, rows: Sequence[int]) -> list[Refused]:
+        if batch.sources is None:
+            return [as_it_came(batch, row) for row in rows]
+        places = [batch.origin(row) for row in rows]
+        found = self._originals.read(places)
+        gone = [Refused(at, None, None, (), int(batch.arrived_ms[row]), there=False) for at, row in zip(places, rows, strict=True)]
+        return [found.get(each.at, each) for each in gone]
+
+    # --- the rest is alike ---
+
+    def _run_source(self) -> None:
+        try:
+            self.source.run()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of Kafka and the store, once the source has ended."""
         self.outbox.close()
-        self._given.store.close()
+        self._originals.close()
+        self._store.close()
+
+    def exposed(self) -> Metrics:
+        """The metrics, as of now."""
+        self.metrics.lag.clear()
+        for partition, records in self.health.lag().items():
+            self.metrics.lag.labels(self.stage.input.name, partition).set(records)
+        return self.metrics
+
+    def _open_state(self, partition: int) -> ShardState:
+        given = self._given
+        return ShardState(str(partition), self.stage.entities, self._store, given.bound.event_time.column, given.settings.worker.max_keys)
 
     def _run(self, name: str, step: Step) -> Step:
-        runner = StepRunner(name, step, self._ownership, self._start_over, self._given.metrics)
+        runner = StepRunner(name, step, self._ownership, self._start_over, self.metrics)
 
         def counted(batch: Batch) -> Batch:
             done = False
@@ -136,89 +200,96 @@ class Parts:
         if settings.worker.delivery == "at_least_once":
             return Deliveries(plain_producer(settings.kafka, self._most_bytes()), self._commit_offsets)
         return Transactions(
-            self._given.stage.transactional_prefix(settings.kafka),
+            self.stage.transactional_prefix(settings.kafka),
             lambda name: transactional_producer(settings.kafka, name, self._most_bytes(), self._request_bytes()),
         )
 
     def _commit_offsets(self, offsets: list[TopicPartition]) -> object:
         return self.source.ask(lambda consumer: consumer.commit(offsets=offsets, asynchronous=False))
 
+    def _written(self) -> list[TopicFacts]:
+        names = [*(topic.name for topic in self.stage.outputs), *self._letter_topics().values()]
+        return [self._given.topics[name] for name in names]
+
     def _most_bytes(self) -> int:
-        bound, topics = self._given.bound, self._given.topics
-        return max(topics[bound.output.name].max_record_bytes, topics[bound.input.dead_letters].max_record_bytes)
+        return max(topic.max_record_bytes for topic in self._written())
 
     def _request_bytes(self) -> int:
-        bound, topics = self._given.bound, self._given.topics
-        least = min(topics[bound.output.name].max_record_bytes, topics[bound.input.dead_letters].max_record_bytes)
+        least = min(topic.max_record_bytes for topic in self._written())
         return max(least - 1_024, 1)  # a request's own header
 
     def _make_takeover(self) -> PartitionTakeover:
-        given = self._given
+        given, stage = self._given, self.stage
         return PartitionTakeover(
-            topic=given.bound.input.name,
-            store=given.store,
-            state=given.stage.state_fingerprint,
+            topic=stage.input.name,
+            store=self._store,
+            state=stage.state_fingerprint,
             pipeline=given.bound.fingerprint,
             refusals=self._refusals,
-            declared=given.settings.kafka.start,
+            # Whatever a stage before has put out is to be read, wherever that one began.
+            declared="earliest" if stage.kind == "hop" else given.settings.kafka.start,
             on_conflict=given.settings.worker.on_conflict,
             producers=self.outbox.ids,
             fence=lambda names: fence(names, lambda name: transactional_producer(given.settings.kafka, name, self._most_bytes())),
-            retention_ms=given.bound.retention_ms,
+            retention_ms=max((entity.retention_ms for entity in stage.entities), default=0),
+            stateless=not stage.entities and not stage.is_alone,
         )
 
     def _make_source(self) -> Source:
-        given, kafka = self._given, self._given.settings.kafka
+        given, stage, kafka = self._given, self.stage, self._given.settings.kafka
 
         def connected(is_up: bool) -> None:
-            given.health.connected = is_up
+            self.health.connected = is_up
 
         def connect(on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions) -> Consumer:
-            return group_consumer(kafka, given.stage.group(kafka), given.bound.input.name, on_assign, on_revoke, on_lost, connected)
+            return group_consumer(kafka, stage.group(kafka), stage.input.name, on_assign, on_revoke, on_lost, connected)
 
         return Source(
-            topic=given.bound.input.name,
+            topic=stage.input.name,
             connect=connect,
             takeover=self._takeover,
             ownership=self._ownership,
             in_flight=self._in_flight,
-            hand_on=given.hand_on,
+            hand_on=lambda batch: given.hand_on(stage.name, batch),
             batch_records=given.settings.worker.batch_records,
             drain_seconds=given.settings.worker.stop_budget_seconds / 2,
             watcher=self._account,
         )
 
     def _make_commit(self) -> Commit:
-        given, bound, settings = self._given, self._given.bound, self._given.settings
-        letters_take = given.topics[bound.input.dead_letters].max_record_bytes
-        sender = Sender(bound.name, settings.kafka.instance, bound.features.fingerprint, given.card.version)
-
-        def write_letter(batch: Batch, row: int, times_refused: int) -> Letter:
-            error, refused_by = refusal(bound, self._decoder, batch, row)
-            return letter(batch, row, error, refused_by, sender, time.time_ns() // 1_000_000, letters_take, times_refused)
-
+        given, settings = self._given, self._given.settings
+        bounds_ms = {name: given.topics[name].clamp_bounds_ms() for name in self._letter_topics().values()}
         return Commit(
-            output=bound.output.name,
-            dead_letters=bound.input.dead_letters,
-            encoder=given.encoder,
-            stamp=stamp(given),
-            write_letter=write_letter,
-            output_bounds_ms=given.topics[bound.output.name].clamp_bounds_ms(),
-            letter_bounds_ms=given.topics[bound.input.dead_letters].clamp_bounds_ms(),
+            outputs=self._outputs(),
+            write_letters=self._write_letters,
+            letter_bounds_ms=bounds_ms,
             outbox=self.outbox,
             ownership=self._ownership,
             refusals=self._refusals,
-            store=given.store,
-            state=given.stage.state_fingerprint,
-            pipeline=bound.fingerprint,
+            store=self._store,
+            state=self.stage.state_fingerprint,
+            pipeline=given.bound.fingerprint,
             limit=HaltLimit(settings.dead_letters.halt_share, settings.dead_letters.halt_window_records),
             final=self._account.final,
             settled=self._transform.settled,
         )
 
+    def _write_letters(self, batch: Batch, rows: Sequence[int], times_refused: Sequence[int]) -> list[Letter]:
+        given, topics = self._given, self._letter_topics()
+        sender = Sender(given.bound.name, given.settings.kafka.instance, given.bound.features.fingerprint, given.card.version)
+        now_ms = time.time_ns() // 1_000_000
+        letters = []
+        for row, record, times in zip(rows, self._refused(batch, rows), times_refused, strict=True):
+            error, refused_by = refusal(self._read, self._decoder, batch, row)
+            schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
+            topic = topics[record.at.topic]
+            most_bytes = given.topics[topic].max_record_bytes
+            letters.append(letter(row, record, topic, schema_id, error, refused_by, sender, now_ms, most_bytes, times))
+        return letters
+
 
 def stamp(given: Given) -> Stamp:
-    """What all scored events of a stage say alike."""
+    """What all scored events of a pipeline say alike."""
     bound = given.bound
     return Stamp(
         pipeline=bound.name,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import Column, Columns, Ints, Mask, PackedBytes
+from transforms.label import LabelRows
 from transforms.store import Writes
 
 
@@ -48,6 +49,20 @@ class Span:
         return f"{self.topic}[{self.partition}]@{self.first_offset}..{self.next_offset}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where each row of a hop's batch entered the pipeline: its record in the input, or in the labels' topic."""
+
+    topics: tuple[str, ...]
+    codes: NDArray[np.int32]  # shape (n,): into `topics`
+    partitions: NDArray[np.int32]  # shape (n,)
+    offsets: Ints  # shape (n,)
+
+    def address(self, row: int) -> Address:
+        """Of one row."""
+        return Address(self.topics[self.codes[row]], int(self.partitions[row]), int(self.offsets[row]))
+
+
 class Headers(Protocol):
     """Gives a row's headers when they are asked for: only dead letters need them."""
 
@@ -64,7 +79,7 @@ class Batch:
 
     spans: tuple[Span, ...]
     offsets: Ints  # shape (n,)
-    arrived_ms: Ints  # shape (n,): the record's timestamp
+    arrived_ms: Ints  # shape (n,): the record's timestamp; in a hop's batch that of its origin
     keys: Sequence[bytes | None]  # n
     raw: PackedBytes  # n values as they came, for dead letters and replay
     absent: Mask  # shape (n,): null values
@@ -77,6 +92,9 @@ class Batch:
     scores: NDArray[np.float32] | None = None  # shape (n,)
     schema_ids: NDArray[np.int32] | None = None  # shape (n,): the writer's
     writes: Mapping[int, tuple[Writes, ...]] = field(default_factory=dict)  # by partition, frozen
+    sources: Sources | None = None  # None: the rows are their own
+    labels: LabelRows | None = None  # which rows are labels; None: no row is
+    repeated: Mask | None = None  # shape (n,): labels that said nothing new
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -88,6 +106,11 @@ class Batch:
     def usable(self) -> Mask:
         """Shape (n,): rows not rejected so far."""
         return np.equal(self.rejected, 0)
+
+    @property
+    def outgoing(self) -> Mask:
+        """Shape (n,): rows that go on: usable, and no labels that have arrived where they are used."""
+        return self.usable if self.labels is None else self.usable & ~self.labels.is_label
 
     def with_columns(self, new: Mapping[str, Column]) -> Batch:
         """The same rows with more columns."""
@@ -101,6 +124,18 @@ class Batch:
         """Where a row came from."""
         span = next(s for s in self.spans if s.start <= row < s.stop)
         return Address(span.topic, span.partition, int(self.offsets[row]))
+
+    def origin(self, row: int) -> Address:
+        """Where a row entered the pipeline."""
+        return self.address(row) if self.sources is None else self.sources.address(row)
+
+    @property
+    def entered_at(self) -> tuple[NDArray[np.int32], Ints]:
+        """Shape (n,) each: partition and offset of where each row entered the pipeline."""
+        if self.sources is not None:
+            return self.sources.partitions, self.sources.offsets
+        sizes = [span.stop - span.start for span in self.spans]
+        return np.repeat(np.array([span.partition for span in self.spans], np.int32), sizes), self.offsets
 
     def partitions(self) -> Iterator[tuple[int, slice]]:
         """Each partition with its rows."""

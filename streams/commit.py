@@ -9,48 +9,40 @@ A crash between the two leaves the state behind the log, never ahead of it, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from schemas.codec import Encoder
-from schemas.columns import Ints
 from schemas.reject import Reject
 from streams.batch import Batch
 from streams.dead_letters import BAREST, HaltLimit, Letter, TooManyRefused
 from streams.fault_points import passing
 from streams.kafka import TopicPartition
+from streams.output import Output, Parcel, clamped
 from streams.ownership import Ownership
 from streams.recovery import CommitNote
 from streams.refusals import Refusals, place_of, rows_at
-from streams.scored_event import Stamp, scored_columns
 from streams.transaction import Outbox, Turn, Void
-from transforms.fixed_point import numbers
 from transforms.store import Store
 
-EARLIEST_STAMP_MS = 1  # of a record
-CLOCK_MARGIN_MS = 60_000
 HUNT_SECONDS = 3.0  # for telling records apart within one transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class Sent:
     """What a batch puts out."""
 
-    rows: Ints  # the rows that were scored
-    values: Sequence[bytes]  # one for each of them
-    letters: Sequence[Letter]
+    parcels: Sequence[Parcel] = ()
+    letters: Sequence[Letter] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Parcels:
-    """What a batch puts out, with keys and timestamps of its scored events."""
-
-    outputs: Outputs
-    keys: Sequence[bytes | None]
-    stamps_ms: Sequence[int]
+    def values(self) -> Iterator[tuple[int, bytes]]:
+        """Row and value of everything."""
+        for parcel in self.parcels:
+            yield from zip(parcel.rows.tolist(), parcel.values, strict=True)
+        for each in self.letters:
+            yield each.row, each.value or b""
 
 
 @dataclass(slots=True)
@@ -58,13 +50,9 @@ class Commit:
     """Makes batches final, one after the other: the step of the `load` agent.
 
     Args:
-        output: topic of the scored events.
-        dead_letters: topic of the refused records.
-        encoder: of scored events.
-        stamp: what all scored events say.
-        write_letter: makes the dead letter of a row; the number says how often the broker refused it.
-        output_bounds_ms: how far before and after now the output topic takes timestamps.
-        letter_bounds_ms: likewise, the dead letters' topic.
+        outputs: what is written of the rows that go on.
+        write_letters: makes the dead letters of rows; the numbers say how often the broker refused each.
+        letter_bounds_ms: by topic of dead letters, how far before and after now it takes timestamps.
         outbox: begins transactions.
         ownership: says whether the batch may still become final.
         refusals: learns of outputs the broker will never take.
@@ -76,13 +64,9 @@ class Commit:
         settled: is told how far a partition's state is safely in the store.
     """
 
-    output: str
-    dead_letters: str
-    encoder: Encoder
-    stamp: Stamp
-    write_letter: Callable[[Batch, int, int], Letter]
-    output_bounds_ms: tuple[int, int]
-    letter_bounds_ms: tuple[int, int]
+    outputs: Sequence[Output]
+    write_letters: Callable[[Batch, Sequence[int], Sequence[int]], Sequence[Letter]]
+    letter_bounds_ms: Mapping[str, tuple[int, int]]
     outbox: Outbox
     ownership: Ownership
     refusals: Refusals
@@ -107,14 +91,14 @@ class Commit:
         if not batch.replay:
             batch = self._refuse_again(batch)
             self._judge(batch)
-        outputs = self._encode(batch)
+        sent = self._make(batch)
         with self.ownership.holding(batch.tokens) as member:
             if member is None:
                 raise Void("a partition of the batch left before it was committed")  # the others' rows have to be read again
             self._check_order(batch)
             begun = time.perf_counter()
             if not batch.replay:
-                self._decide(batch, outputs, member)
+                self._decide(batch, sent, member)
             passing("after_commit")
             self.final(batch, time.perf_counter() - begun)
             self._follow(batch)
@@ -133,13 +117,13 @@ class Commit:
         for span in batch.spans:
             if span.next_offset > self._counted.get(span.partition, -1):
                 self._counted[span.partition] = span.next_offset
-                self.limit.count(batch.rejected[span.rows])
+                judged = batch.rejected[span.rows]
+                self.limit.count(judged[judged != Reject.UNMATCHED_LABEL])  # labels of a past that is gone say nothing of the worker
 
-    def _decide(self, batch: Batch, outputs: Outputs, member: object) -> None:
+    def _decide(self, batch: Batch, sent: Sent, member: object) -> None:
         """Outputs, dead letters and offsets, together or not at all."""
         note = [CommitNote(self.state, self.refusals.schemas(span.partition), self.pipeline).dump() for span in batch.spans]
         offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
-        sent = self._parcels(batch, outputs)
         guilty: int | None = None
         try:
             turn = self.outbox.begin()
@@ -150,7 +134,7 @@ class Commit:
             passing("before_commit")
             turn.commit(offsets, member)
         except Void as error:
-            self._learn(batch, outputs, error, guilty)
+            self._learn(batch, sent, error, guilty)
             self.outbox.reopen()
             raise
         for span in batch.spans:
@@ -167,38 +151,26 @@ class Commit:
                 self.settled(partition, position)
             self._written[partition] = token, span.next_offset
 
-    def _encode(self, batch: Batch) -> Outputs:
+    def _make(self, batch: Batch) -> Sent:
         if batch.replay or not len(batch):
-            return Outputs(np.zeros(0, np.int64), (), ())
-        rows = np.flatnonzero(batch.usable)
-        values = list(self.encoder.encode(scored_columns(batch, self.stamp), rows))
+            return Sent()
+        parcels = [output.parcel(batch, self.now_ms()) for output in self.outputs]
         refused = np.flatnonzero(batch.rejected).tolist()
-        return Outputs(rows, values, [self.write_letter(batch, row, self.refusals.letters[place_of(batch, row)]) for row in refused])
+        if not refused:
+            return Sent(parcels)
+        return Sent(parcels, self.write_letters(batch, refused, [self.refusals.letters[place_of(batch, row)] for row in refused]))
 
-    def _parcels(self, batch: Batch, outputs: Outputs) -> Parcels:
-        stamps: list[int] = []
-        if len(outputs.rows):
-            event_ms = numbers(self.stamp.event_time, batch.columns[self.stamp.event_time])[outputs.rows]
-            stamps = self._clamped(event_ms, self.output_bounds_ms).tolist()
-        return Parcels(outputs, [batch.keys[row] for row in outputs.rows.tolist()], stamps)
-
-    def _clamped(self, stamps_ms: Ints, bounds_ms: tuple[int, int]) -> Ints:
-        """Timestamps as a topic takes them, with a margin for the time they are under way and for clocks that differ."""
-        before, after = (bound - min(CLOCK_MARGIN_MS, bound // 2) for bound in bounds_ms)
-        now = self.now_ms()
-        # Never 0: the client takes that for "now".
-        return np.clip(stamps_ms, max(now - before, EARLIEST_STAMP_MS), now + after)
-
-    def _send(self, turn: Turn, sent: Parcels) -> None:
-        turn.send(self.output, sent.outputs.values, sent.keys, sent.stamps_ms)
-        for each in sent.outputs.letters:
+    def _send(self, turn: Turn, sent: Sent) -> None:
+        for parcel in sent.parcels:
+            turn.send(parcel.topic, parcel.values, parcel.keys, parcel.stamps_ms)
+        for each in sent.letters:
             self._send_letter(turn, each)
 
     def _send_letter(self, turn: Turn, each: Letter) -> None:
-        stamp_ms = int(self._clamped(np.array([each.timestamp_ms]), self.letter_bounds_ms)[0])
-        turn.send_letter(self.dead_letters, each.value, each.key, stamp_ms, each.headers)
+        stamp_ms = int(clamped(np.array([each.timestamp_ms]), self.letter_bounds_ms[each.topic], self.now_ms())[0])
+        turn.send_letter(each.topic, each.value, each.key, stamp_ms, each.headers)
 
-    def _send_apart(self, turn: Turn, batch: Batch, sent: Parcels) -> int | None:
+    def _send_apart(self, turn: Turn, batch: Batch, sent: Sent) -> int | None:
         """Send each suspect in a request of its own, in its place; the row that the broker refuses, if there is one.
 
         A broker refuses a request as a whole: one record of it is at fault, and many are told that they were refused.
@@ -208,10 +180,11 @@ class Commit:
         """
         suspects = set(rows_at(self.refusals.suspects, batch))
         ways: list[tuple[int, Callable[[], None]]] = [
-            (row, partial(turn.send, self.output, [value], [key], [stamp]))
-            for row, value, key, stamp in zip(sent.outputs.rows.tolist(), sent.outputs.values, sent.keys, sent.stamps_ms, strict=True)
+            (row, partial(turn.send, parcel.topic, [value], [key], [stamp]))
+            for parcel in sent.parcels
+            for row, value, key, stamp in zip(parcel.rows.tolist(), parcel.values, parcel.keys, parcel.stamps_ms, strict=True)
         ]
-        ways += [(each.row, partial(self._send_letter, turn, each)) for each in sent.outputs.letters]
+        ways += [(each.row, partial(self._send_letter, turn, each)) for each in sent.letters]
         deadline = time.monotonic() + HUNT_SECONDS
         for row, send in ways:
             if row not in suspects:
@@ -234,13 +207,12 @@ class Commit:
         refused[rows] = True
         return batch.rejecting(refused, Reject.OUTPUT_REFUSED)
 
-    def _learn(self, batch: Batch, outputs: Outputs, error: Void, guilty: int | None) -> None:
+    def _learn(self, batch: Batch, sent: Sent, error: Void, guilty: int | None) -> None:
         """Remember what the broker refused, so that the next try puts it out as a letter, or as a letter without a value.
 
         Where several records were refused together, they are suspects: the next try tells which of them it is.
         """
-        refused = [row for row, value in zip(outputs.rows.tolist(), outputs.values, strict=True) if value in error.refused]
-        refused += [each.row for each in outputs.letters if (each.value or b"") in error.refused]
+        refused = list(dict.fromkeys(row for row, value in sent.values() if value in error.refused)) if error.refused else []
         if guilty is None and len(refused) == 1:
             guilty = refused[0]
         for row in refused if guilty is None else [guilty]:

@@ -7,14 +7,14 @@ transaction of its batch, so a record is either scored or a letter, once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import MillraceError, RecordError
-from streams.batch import Batch
+from streams.batch import Address, Batch
 
 Header = tuple[str, bytes | None]
 
@@ -30,10 +30,29 @@ class TooManyRefused(MillraceError):
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A refused record as it came into the pipeline. What the log does not have any more is not `there`."""
+
+    at: Address
+    value: bytes | None
+    key: bytes | None
+    headers: Sequence[Header]
+    arrived_ms: int
+    there: bool = True
+
+
+def as_it_came(batch: Batch, row: int) -> Refused:
+    """The record of a row, where the stage that refuses it is the one that read it first."""
+    value = None if batch.absent[row] else batch.raw[row]
+    return Refused(batch.address(row), value, batch.keys[row], tuple(batch.headers(row)), int(batch.arrived_ms[row]))
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
-    """One refused record on its way out."""
+    """One refused record on its way out, to the dead letters of the topic it came from."""
 
     row: int
+    topic: str
     value: bytes | None
     key: bytes | None
     timestamp_ms: int
@@ -51,16 +70,23 @@ class Sender:
 
 
 def letter(
-    batch: Batch, row: int, error: RecordError, stage: str, sender: Sender, now_ms: int, max_bytes: int, times_refused: int
+    row: int,
+    refused: Refused,
+    topic: str,
+    schema_id: int,
+    error: RecordError,
+    stage: str,
+    sender: Sender,
+    now_ms: int,
+    max_bytes: int,
+    times_refused: int,
 ) -> Letter:
     """The dead letter of one row.
 
     What is larger than the dead letters' topic takes, or was refused before, is left out: first the value, then key and original
     headers as well. Sizes and SHA-256 stand in for them, and the address says where the record itself is.
     """
-    at = batch.address(row)
-    value = None if batch.absent[row] else batch.raw[row]
-    schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
+    at = refused.at
     ours: list[Header] = [
         *_texts(
             CONNECT,
@@ -82,7 +108,7 @@ def letter(
                 "reason": error.reason,
                 "stage": stage,
                 "schema_id": schema_id,
-                "timestamp_ms": int(batch.arrived_ms[row]),
+                "timestamp_ms": refused.arrived_ms,
                 "first_seen_ms": now_ms,
                 "attempt": 1,
                 "counted": "true" if stage in ("model", "produce") else "false",
@@ -91,15 +117,16 @@ def letter(
             },
         ),
     ]
-    key, given = batch.keys[row], tuple(batch.headers(row))
-    arrived_ms = int(batch.arrived_ms[row])
+    key, value, given, arrived_ms = refused.key, refused.value, refused.headers, refused.arrived_ms
+    if not refused.there:
+        ours += _texts(OURS, {"original": "gone"})
     if times_refused < 1 and _size((*given, *ours), key, value) <= max_bytes:
-        return Letter(row, value, key, arrived_ms, (*given, *ours))
+        return Letter(row, topic, value, key, arrived_ms, (*given, *ours))
     ours += _stand_in("value", value)
     if times_refused < BAREST and _size((*given, *ours), key, None) <= max_bytes:
-        return Letter(row, None, key, arrived_ms, (*given, *ours))
+        return Letter(row, topic, None, key, arrived_ms, (*given, *ours))
     ours += _stand_in("key", key)
-    return Letter(row, None, None, arrived_ms, tuple(ours))
+    return Letter(row, topic, None, None, arrived_ms, tuple(ours))
 
 
 def _stand_in(name: str, content: bytes | None) -> Iterator[Header]:

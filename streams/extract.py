@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,30 @@ from schemas.columns import Column, Mask, PackedBytes
 from schemas.compare import same_text
 from schemas.errors import RetryLater
 from schemas.reject import Reject
-from schemas.rules import check
-from streams.batch import Batch
-from streams.bound import Bound
+from schemas.rules import Rule, check
+from streams.batch import Batch, Sources
+from streams.bound import EventTime
+from streams.hop import HopSchema
 from streams.refusals import Refusals
+from transforms.label import LabelRows, event_id_hashes
 
 RETRY_SECONDS = 0.25
+
+
+class Read(Protocol):
+    """What is read from a topic that others write: events (`Bound`), or labels (`BoundLabels`)."""
+
+    @property
+    def key(self) -> str:
+        """The field whose text is the record's key."""
+
+    @property
+    def event_time(self) -> EventTime:
+        """The column of the event's time."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What a record must be."""
 
 
 class Extract:
@@ -29,8 +48,8 @@ class Extract:
     what was rejected.
 
     Args:
-        bound: the pipeline.
-        decoder: for its input.
+        read: what the records are.
+        decoder: of their values.
         refusals: schema ids refused earlier; learns new ones.
         max_record_bytes: values above it are refused unread.
         unknown_schema_retry_seconds: how long a schema the registry doesn't know is waited for before it is refused from there on.
@@ -39,14 +58,14 @@ class Extract:
 
     def __init__(
         self,
-        bound: Bound,
+        read: Read,
         decoder: Decoder,
         refusals: Refusals,
         max_record_bytes: int,
         unknown_schema_retry_seconds: float,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._bound = bound
+        self._read = read
         self._decoder = decoder
         self._refusals = refusals
         self._max_record_bytes = max_record_bytes
@@ -62,9 +81,10 @@ class Extract:
         decoded = self._decode(batch)
         rejected = self._refuse(batch, decoded)
         columns = dict(decoded.columns)
-        columns[self._bound.event_time.column] = self._bound.event_time.to_ms(columns[self._bound.event_time.column])
-        rejected = np.where(rejected == 0, self._key_trouble(batch, columns[self._bound.key]), rejected)
-        rejected = check(self._bound.rules, columns, rejected)
+        time = self._read.event_time
+        columns[time.column] = time.to_ms(columns[time.column])
+        rejected = np.where(rejected == 0, self._key_trouble(batch, columns[self._read.key]), rejected)
+        rejected = check(self._read.rules, columns, rejected)
         return replace(batch, columns=columns, rejected=rejected, schema_ids=decoded.schema_ids)
 
     def _decode(self, batch: Batch) -> Decoded:
@@ -112,3 +132,51 @@ class Extract:
         same = same_text(PackedBytes.pack([key or b"" for key in batch.keys]), field)
         trouble = np.where(same, np.uint8(0), np.uint8(Reject.KEY_MISMATCH))
         return np.where(missing, np.uint8(Reject.NULL_KEY), trouble)
+
+
+class ExtractHop:
+    """Decodes a batch of hop records: the columns so far, and where each row entered the pipeline.
+
+    Args:
+        hop: what the records are.
+    """
+
+    def __init__(self, hop: HopSchema) -> None:
+        self._hop = hop
+        self._decoder = hop.decoder()
+        labels = hop.source_topic(is_label=True) if hop.stage.counts_labels else ""
+        # A record that can't be decoded does not say where it came from: it stands for itself.
+        self._topics = (hop.source_topic(is_label=False), labels, hop.stage.input.name)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its columns, sources, timing so far, and which of its rows are labels.
+
+        Raises:
+            StateError: a record was written by another definition of the pipeline.
+        """
+        hop = self._hop
+        rows = hop.decode(self._decoder, batch.raw, lambda row: str(batch.address(row)), batch.absent)
+        read = rows.rejected == 0
+        partitions = np.zeros(len(batch), np.int32)
+        for partition, span in batch.partitions():
+            partitions[span] = partition
+        origins = rows.origins
+        sources = Sources(
+            self._topics,
+            np.where(read, rows.is_label.astype(np.int32), np.int32(2)),
+            np.where(read, origins.partitions, partitions),
+            np.where(read, origins.offsets, batch.offsets),
+        )
+        labels = None
+        if hop.stage.counts_labels:
+            labels = LabelRows(rows.is_label & read, rows.labels, event_id_hashes(rows.columns[hop.bound.event_id]))
+        return replace(
+            batch,
+            columns=rows.columns,
+            rejected=rows.rejected,
+            arrived_ms=np.where(read, origins.arrived_ms, batch.arrived_ms),
+            schema_ids=origins.schema_ids,
+            timing=origins.timing,
+            sources=sources,
+            labels=labels,
+        )

@@ -1,4 +1,4 @@
-"""The worker's health: whether it makes progress, and whether it can be given work.
+"""A stage's health: whether it makes progress, and whether it can be given work; and the worker's, which is that of all its stages.
 
 Liveness looks at progress alone: a worker whose Redis is away waits, and restarting it would not help. A partition that has
 records to read and moves nowhere for too long is stuck, whatever its threads say.
@@ -102,6 +102,12 @@ class Health:
             owned = sorted(self._partitions)
         facts: Json = {"started": self.started, "connected": self.connected, "partitions": list(owned), "waiting_for": waiting}
         return self.started and self.connected and not waiting, facts
+
+
+def together(answers: Mapping[str, tuple[bool, Json]], before: bool) -> tuple[bool, Json]:
+    """The answer of a worker, by what its stages say; `before` there are any, it is fixed."""
+    good = all(each for each, _ in answers.values()) if answers else before
+    return good, {"stages": {name: facts for name, (_, facts) in answers.items()}}
 
 
 def rendered(answer: tuple[bool, Json]) -> tuple[int, str, bytes]:

@@ -1,16 +1,17 @@
 """The worker's metrics: every name with its kind, unit and meaning, in one list.
 
-Labels come from small fixed sets (topic, partition, reason, step, model version), never from events.
+Labels come from small fixed sets (topic, partition, reason, step, model version), never from events. Each stage of a worker counts for
+itself; the page shows them together, each sample with its `stage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
@@ -50,7 +51,7 @@ class BulkHistogram(Collector):
 
 
 class Metrics:
-    """What a worker counts and times. One registry a worker, so that two in one process don't mix."""
+    """What a stage counts and times. One registry a stage, so that two in one process don't mix."""
 
     def __init__(self, pipeline: str, model: str, model_version: str, feature_fingerprint: str) -> None:
         self.registry = registry = CollectorRegistry()
@@ -65,9 +66,13 @@ class Metrics:
             "millrace_events_positive_total", "Scored events at or above the threshold", ["model", "model_version"], registry=registry
         )
         self.refused = Counter(
-            "millrace_records_refused_total", "Records made final as dead letters", ["stage", "reason"], registry=registry
+            "millrace_records_refused_total", "Records made final as dead letters", ["refused_by", "reason"], registry=registry
         )
         self.timing = Counter("millrace_events_by_timing_total", "Scored events by on_time, late, too_late", ["timing"], registry=registry)
+        self.passed_on = Counter("millrace_records_passed_on_total", "Records made final in the next stage's topic", registry=registry)
+        self.labels = Counter(
+            "millrace_labels_total", "Labels made final, by matched, repeated and unmatched", ["outcome"], registry=registry
+        )
         self.replayed = Counter(
             "millrace_records_replayed_total", "Records read again into the state only", ["topic", "partition"], registry=registry
         )
@@ -78,7 +83,10 @@ class Metrics:
             "millrace_partitioner_checked_total", "Keys whose partition was looked at, a sample of each batch", ["topic"], registry=registry
         )
         self.partitioner_mismatches = Counter(
-            "millrace_partitioner_mismatches_total", "Of these, keys that belong in another partition (murmur2)", ["topic"], registry=registry
+            "millrace_partitioner_mismatches_total",
+            "Of these, keys that belong in another partition (murmur2)",
+            ["topic"],
+            registry=registry,
         )
         self.step_seconds = Histogram("millrace_step_seconds", "Time a step took for a batch", ["step"], buckets=SECONDS, registry=registry)
         self.batch_records = Histogram("millrace_batch_records", "Records of a batch", buckets=RECORDS, registry=registry)
@@ -114,6 +122,24 @@ class Metrics:
         """Time one call to the state store."""
         self.store_seconds.labels(call).observe(seconds)
 
-    def expose(self) -> bytes:
-        """The exposition text."""
-        return generate_latest(self.registry)
+
+def expose(stages: Mapping[str, Metrics]) -> bytes:
+    """The exposition text of a worker's stages, by name."""
+    together = CollectorRegistry()
+    together.register(_Together(stages))
+    return generate_latest(together)
+
+
+class _Together(Collector):
+    """The families of several stages as one of each name, every sample labelled with its stage."""
+
+    def __init__(self, stages: Mapping[str, Metrics]) -> None:
+        self._stages = stages
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for stage, metrics in self._stages.items():
+            for family in metrics.registry.collect():
+                shown = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                shown.samples += [sample._replace(labels={"stage": stage, **sample.labels}) for sample in family.samples]
+        return iter(families.values())

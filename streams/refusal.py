@@ -6,13 +6,15 @@ from schemas.codec import Decoder
 from schemas.errors import RecordError
 from schemas.reject import FIRST_RULE, Reject, label, stage
 from streams.batch import Batch
-from streams.bound import Bound
+from streams.extract import Read
 
 WORDS = {
     Reject.NULL_KEY: "the record has no key; wanted the text of {key!r}, since the key decides which worker owns its state",
     Reject.TOO_LARGE: "the value has {size} bytes, more than its topic takes",
     Reject.UNKNOWN_SCHEMA: "schema id {schema_id} is not in the registry",
     Reject.NON_FINITE_FEATURE: "a feature is not a finite number; the event is counted in later windows",
+    Reject.UNMATCHED_LABEL: "no event with the label's id is remembered: it came before its event, or the event is unknown, was too late, "
+    "or is too old for any window",
     Reject.NON_FINITE_SCORE: "the model's answer, or a feature as float32, is not a finite number; the event is counted in later windows",
     Reject.OUTPUT_REFUSED: "the broker does not take the scored event (its size or timestamp); the event is counted in later windows",
 }
@@ -20,18 +22,18 @@ WORDS = {
 MOST_KEY_BYTES = 100
 
 
-def refusal(bound: Bound, decoder: Decoder, batch: Batch, row: int) -> tuple[RecordError, str]:
+def refusal(read: Read, decoder: Decoder, batch: Batch, row: int) -> tuple[RecordError, str]:
     """What a rejected row's dead letter says, and the stage that refused it."""
     code = int(batch.rejected[row])
-    names = [rule.name for rule in bound.rules]
+    names = [rule.name for rule in read.rules]
     if code >= FIRST_RULE:
-        words = bound.rules[code - FIRST_RULE].explain(batch.columns, row)
+        words = read.rules[code - FIRST_RULE].explain(batch.columns, row)
     elif code == Reject.KEY_MISMATCH:
-        words = f"the record's key is {_short(batch.keys[row])}, its field {bound.key!r} says otherwise; wanted the field's text as key"
+        words = f"the record's key is {_short(batch.keys[row])}, its field {read.key!r} says otherwise; wanted the field's text as key"
     elif code in WORDS:
         schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
         size = int(batch.raw.ends[row] - batch.raw.starts[row])
-        words = WORDS[Reject(code)].format(key=bound.key, size=size, schema_id=schema_id)
+        words = WORDS[Reject(code)].format(key=read.key, size=size, schema_id=schema_id)
     else:
         found = decoder.explain(None if batch.absent[row] else batch.raw[row])
         words = found.detail

@@ -33,7 +33,7 @@ class Score:
         """
         if batch.replay:
             return batch
-        rows = np.flatnonzero(batch.usable)
+        rows = np.flatnonzero(batch.outgoing)
         features = np.empty((len(rows), len(self._inputs)))
         for place, name in enumerate(self._inputs):
             features[:, place] = numbers(name, batch.columns[name])[rows]

@@ -104,7 +104,7 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
         return Constant(value.encode() if isinstance(value, str) else value, n)
 
     positive = batch.scores >= np.float32(stamp.threshold)
-    partitions = np.repeat(np.array([s.partition for s in batch.spans], np.int32), [s.stop - s.start for s in batch.spans])
+    partitions, offsets = batch.entered_at
     rows = np.arange(n, dtype=np.int64)
     score: dict[str, Column] = {"model": same(stamp.model), "version": same(stamp.version), "role": same(stamp.role), "score": batch.scores}
     columns: dict[str, Column] = {
@@ -117,13 +117,19 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
         "pipeline": same(stamp.pipeline),
         "feature_fingerprint": same(stamp.feature_fingerprint),
         "schema_id": np.full(n, -1, np.int32) if batch.schema_ids is None else batch.schema_ids,
-        "source_topic": same(batch.spans[0].topic if batch.spans else ""),
+        "source_topic": _source_topic(batch),
         "source_partition": partitions,
-        "source_offset": batch.offsets,
+        "source_offset": offsets,
     }
     for name in stamp.features:
         columns[f"features.{name}"] = numbers(name, batch.columns[name]).astype(np.float64, copy=False)
     return columns
+
+
+def _source_topic(batch: Batch) -> Column:
+    if batch.sources is not None:
+        return Symbols(batch.sources.codes, batch.sources.topics)
+    return Constant(batch.spans[0].topic.encode() if batch.spans else b"", len(batch))
 
 
 def _texts(column: Column) -> Column:

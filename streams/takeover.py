@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
@@ -37,6 +37,7 @@ class PartitionTakeover:
         producers: names of this worker's transactional producers.
         fence: ends the open transactions of producers, by name.
         retention_ms: how far back the windows look.
+        stateless: nothing is remembered: the state is the committed offset alone, and nothing is ever replayed.
     """
 
     topic: str
@@ -49,6 +50,7 @@ class PartitionTakeover:
     producers: Iterable[str] = ()
     fence: Callable[[Iterable[str]], None] | None = None
     retention_ms: int = 0
+    stateless: bool = False
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
     _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that left a transaction open, by shard
 
@@ -70,12 +72,17 @@ class PartitionTakeover:
             log.warning("state_dropped at=%s because a block of it was damaged: it is rebuilt from the log", where)
             self.store.drop(shard)
             claim = self._claim(shard)
+        if self.stateless and claim.position != committed:
+            self.store.drop(shard)
+            claim = self._claim(shard)
         start = where_to_start(committed, claim.position, self._log(consumer, here), self.declared, self.on_conflict, where)
+        if self.stateless:
+            start = replace(start, replay_from=start.live_from)
         if start.drop:
             self.store.drop(shard)
             self._claim(shard)
         self.refusals.learn(partition, note.refused if note else {})
-        if claim.position is None and committed is not None:
+        if claim.position is None and committed is not None and not self.stateless:
             self._say_what_is_missing(note, start, where)
         if start.replays and note is not None and note.pipeline not in ("", self.pipeline):
             log.warning(

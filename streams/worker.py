@@ -1,4 +1,4 @@
-"""The worker: one process that scores one stage of a pipeline, from start to stop."""
+"""The worker: one process that runs stages of a pipeline, all of them or some, from start to stop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import os
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import quote
@@ -23,16 +24,15 @@ from schemas.compiled import cold_kernels, warm_up
 from schemas.errors import MillraceError, RetryLater, SchemaError, SettingsError
 from schemas.registry import Registry, open_registry
 from streams.assembly import Given, Parts
-from streams.batch import Batch
 from streams.bound import Bound
-from streams.frame import Frame, Page
-from streams.health import Health, rendered
+from streams.frame import Frame, Line, Page
+from streams.health import rendered, together
 from streams.kafka import TopicFacts, admin
-from streams.metrics import CONTENT_TYPE, Metrics
+from streams.metrics import CONTENT_TYPE, expose
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.stage import stages
-from streams.timed_store import TimedStore
+from streams.stage import Stage, stages
+from streams.suggestion import did_you_mean
 from streams.topics import check_topics, facts_of
 from transforms.redis_store import RedisStore
 
@@ -40,11 +40,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 STOPPED_ITSELF, BROKEN = 20, 70  # exit codes
-STEPS = ("extract", "transform", "score", "load")
 
 
-def run(bound: Bound, settings: Settings) -> int:
+def run(bound: Bound, settings: Settings, wanted: Sequence[str] = ()) -> int:
     """Score a pipeline's events until a signal says to stop.
+
+    Args:
+        bound: the pipeline.
+        settings: the worker's.
+        wanted: names of the stages to run; none = all.
 
     The first SIGTERM or SIGINT finishes what is under way, or abandons it when the budget is over; the second ends the process at
     once. Either way nothing is lost: what was not committed is read again.
@@ -56,8 +60,7 @@ def run(bound: Bound, settings: Settings) -> int:
         Refused: it can't be started as it stands.
         StepFailed, TooManyRefused, ...: it stopped itself; nothing of the failing batch was committed.
     """
-    with only_instance(stages(bound)[0].group(settings.kafka), settings.kafka.instance):
-        Worker(bound, settings).run()
+    Worker(bound, settings, wanted).run()
     return 0
 
 
@@ -97,24 +100,20 @@ def _end_after(seconds: float, exit_code: int) -> None:
 class Worker:
     """One process's life: load the model, wait for what it depends on, run, stop."""
 
-    def __init__(self, bound: Bound, settings: Settings) -> None:
-        self._bound, self._settings = bound, settings
+    def __init__(self, bound: Bound, settings: Settings, wanted: Sequence[str] = ()) -> None:
+        self._bound, self._settings, self._wanted = bound, settings, tuple(wanted)
         self._scorer = load_model(bound.model_path)
-        card = self._scorer.card
-        bind_model(card, bound.features.names, bound.features.fingerprint)
-        self._metrics = Metrics(bound.name, bound.model.name, card.version, bound.features.fingerprint)
-        self._health = Health(settings.health.livez_stalled_seconds, self._ends, self._beat)
-        self._parts: Parts | None = None
+        bind_model(self._scorer.card, bound.features.names, bound.features.fingerprint)
+        self._parts: list[Parts] = []
+        self._locks = ExitStack()
         self._stopping = threading.Event()
         self._frame = Frame(
             bound.name,
-            [(step, self._step(step)) for step in STEPS],
-            self._work,
-            self._abandon,
+            self._prepare,
             [
-                Page("/livez", lambda: rendered(self._health.livez())),
-                Page("/readyz", lambda: rendered(self._health.readyz())),
-                Page("/metrics", lambda: (200, CONTENT_TYPE, self._exposition())),
+                Page("/livez", lambda: rendered(together({each.stage.name: each.health.livez() for each in self._parts}, before=True))),
+                Page("/readyz", lambda: rendered(together({each.stage.name: each.health.readyz() for each in self._parts}, before=False))),
+                Page("/metrics", lambda: (200, CONTENT_TYPE, expose({each.stage.name: each.exposed() for each in self._parts}))),
             ],
             settings.health.host,
             settings.health.port,
@@ -124,9 +123,10 @@ class Worker:
     def run(self) -> None:
         """Run until stopped."""
         try:
-            asyncio.run(self._run())
+            with self._locks:
+                asyncio.run(self._run())
         except BaseException as error:
-            if self._parts is not None:
+            if self._parts:
                 # A thread may still be asking a broker that is away; whoever catches this has the budget's time to say what happened.
                 broken = STOPPED_ITSELF if isinstance(error, MillraceError) else BROKEN
                 _end_after(self._settings.worker.stop_budget_seconds, getattr(error, "exit_code", broken))
@@ -135,13 +135,8 @@ class Worker:
     def stop(self) -> None:
         """Stop reading; finish what is under way."""
         self._stopping.set()
-        if self._parts is not None:
-            self._parts.source.stop()
-
-    def _abandon(self) -> None:
-        self._stopping.set()
-        if self._parts is not None:
-            self._parts.source.abandon()
+        for each in self._parts:
+            each.source.stop()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,46 +160,42 @@ class Worker:
         # A broker or store that is away must not keep us: what is not committed by then is read again by the next owner.
         _end_after(budget_seconds + 1.0, 0)
 
-    def _step(self, name: str) -> Callable[[Batch], Batch]:
-        def step(batch: Batch) -> Batch:
-            assert self._parts is not None, "the source hands nothing on before the parts are joined"
-            return self._parts.steps[name](batch)
+    # --- what the stages need, then the stages ---
 
-        return step
-
-    # --- the source's thread: first what the parts need, then the parts ---
-
-    def _work(self) -> None:
+    def _prepare(self) -> list[Line]:
         if cold := cold_kernels():
             log.info("compiling %d kernels, this once: the next start is seconds faster", len(cold))
         warm_up()
-        store = self._insist("the state store", self._open_store)
-        topics = self._insist("the broker", self._topics)
+        planned = self._insist("the broker", self._plan)
         registered = self._insist("the schema registry", self._registered)
-        if store is None or topics is None or registered is None:
-            return
+        if planned is None or registered is None:
+            return []
+        all_stages, topics = planned
         registry, encoder = registered
         given = Given(
             bound=self._bound,
             settings=self._settings,
-            stage=stages(self._bound)[0],
+            stages=all_stages,
             scorer=self._scorer,
             card=self._scorer.card,
             registry=registry,
             encoder=encoder,
-            store=TimedStore(store, self._metrics.store_took),
             topics=topics,
-            metrics=self._metrics,
-            health=self._health,
             hand_on=self._frame.hand_on,
         )
-        self._parts = Parts(given)
-        self._health.started = True
-        try:
-            if not self._stopping.is_set():
-                self._parts.source.run()
-        finally:
-            self._parts.close()
+        parts = []
+        for stage in self._chosen(all_stages):
+            self._locks.enter_context(only_instance(stage.group(self._settings.kafka), self._settings.kafka.instance))
+            store = self._insist("the state store", partial(self._open_store, stage))
+            if store is None:
+                return []
+            parts.append(Parts(given, stage, store))
+        for each in parts:
+            each.health.started = True
+        self._parts = parts
+        if self._stopping.is_set():
+            self.stop()
+        return [each.line for each in parts]
 
     def _insist(self, what: str, ask: Callable[[], T]) -> T | None:
         """Ask until there is an answer; None when the worker is told to stop first."""
@@ -216,11 +207,11 @@ class Worker:
                 self._stopping.wait(error.after_seconds)
         return None
 
-    def _open_store(self) -> RedisStore:
+    def _open_store(self, stage: Stage) -> RedisStore:
         redis = self._settings.redis
         store = RedisStore(
             redis.url.get_secret_value(),
-            stages(self._bound)[0].namespace,
+            stage.namespace,
             connect_timeout_seconds=redis.connect_timeout_seconds,
             answer_timeout_seconds=redis.answer_timeout_seconds,
         )
@@ -228,11 +219,24 @@ class Worker:
             log.warning("redis: %s", warning)
         return store
 
-    def _topics(self) -> dict[str, TopicFacts]:
+    def _plan(self) -> tuple[tuple[Stage, ...], dict[str, TopicFacts]]:
+        """The pipeline's stages, and what the broker says of their topics."""
         facts = facts_of(admin(self._settings.kafka), self._bound)
         for finding in check_topics(self._bound, facts):
             log.warning("topic %s: %s", finding.topic, finding.words)
-        return facts
+        return stages(self._bound, facts[self._bound.input.name].partitions), facts
+
+    def _chosen(self, all_stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        """The stages to run here.
+
+        Raises:
+            SettingsError: the pipeline has no stage of a name that is wanted.
+        """
+        by_name = {stage.name: stage for stage in all_stages}
+        for name in self._wanted:
+            if name not in by_name:
+                raise SettingsError(f"pipeline {self._bound.name!r} has no stage {name!r}; {did_you_mean(name, by_name)}")
+        return tuple(stage for stage in all_stages if not self._wanted or stage.name in self._wanted)
 
     def _registered(self) -> tuple[Registry, Encoder]:
         """The registry, and the encoder of scored events by the schema registered for them."""
@@ -244,17 +248,3 @@ class Worker:
             state = "is not registered" if found is None else f"is registered as id {found[0]} with other fields"
             raise SchemaError(f"the schema of {output.name} {state}; `millrace topics create` registers the one this pipeline writes")
         return registry, Encoder(wanted, output.framing, found[0])
-
-    # --- pages ---
-
-    def _ends(self) -> dict[int, int]:
-        return {} if self._parts is None else self._parts.source.ends()
-
-    def _beat(self) -> float:
-        return time.monotonic() if self._parts is None else self._parts.source.beat_seconds
-
-    def _exposition(self) -> bytes:
-        self._metrics.lag.clear()
-        for partition, records in self._health.lag().items():
-            self._metrics.lag.labels(self._bound.input.name, partition).set(records)
-        return self._metrics.expose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from streams.batch import Batch
 from streams.commit import Commit
 from streams.dead_letters import HaltLimit, Letter, TooManyRefused
 from streams.kafka import TopicPartition
+from streams.output import Output, as_read
 from streams.ownership import Ownership
 from streams.recovery import CommitNote
 from streams.refusals import Refusals
-from streams.scored_event import Stamp, output_schema
+from streams.scored_event import Stamp, output_schema, scored_columns
 from streams.transaction import Header, Void
 from tests.streams.payments import SOME_DAY_MS, card_fraud, payments_batch
 from transforms.memory_store import MemoryStore
@@ -78,6 +80,13 @@ class Watched(MemoryStore):
         self.told.append(f"wrote {shard} up to {position}")
 
 
+def _letters(batch: Batch, rows: Sequence[int], refused_before: Sequence[int]) -> list[Letter]:
+    return [
+        Letter(row, "payments.dlq", None if before else batch.raw[row], batch.keys[row], 5, ())
+        for row, before in zip(rows, refused_before, strict=True)
+    ]
+
+
 class Bench:
     """A commit step with its surroundings."""
 
@@ -92,14 +101,11 @@ class Bench:
         self.settled: list[tuple[int, int]] = []
         bound = card_fraud()
         stamp = Stamp("card_fraud", "m", "1", "champion", 0.5, "f" * 16, bound.features.names, "payment_id", "event_time")
+        encoder = Encoder(output_schema(bound), "confluent", 2)
         self.commit = Commit(
-            output="payments.scored",
-            dead_letters="payments.dlq",
-            encoder=Encoder(output_schema(bound), "confluent", 2),
-            stamp=stamp,
-            write_letter=lambda batch, row, before: Letter(row, None if before else batch.raw[row], batch.keys[row], 5, ()),
-            output_bounds_ms=(2**62, after_ms),
-            letter_bounds_ms=(2**62, 2**62),
+            outputs=[Output("payments.scored", encoder, partial(scored_columns, stamp=stamp), as_read, "event_time", (2**62, after_ms))],
+            write_letters=_letters,
+            letter_bounds_ms={"payments.dlq": (2**62, 2**62)},
             outbox=self.broker,
             ownership=self.ownership,
             refusals=self.refusals,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import RecordError
-from streams.dead_letters import HaltLimit, Letter, Sender, TooManyRefused, letter
+from streams.dead_letters import HaltLimit, Letter, Sender, TooManyRefused, as_it_came, letter
 from tests.streams.batches import batch_of
 
 SENDER = Sender("card_fraud", "worker-1", "00ff00ff00ff00ff", "7")
@@ -17,7 +17,7 @@ ERROR = RecordError("amount_in_range", "amount is -1.0, wanted 0 to 50000")
 
 def write(value: bytes | None, *, max_bytes: int = 10_000, times_refused: int = 0, stage: str = "rule") -> Letter:
     batch = batch_of([b"first", value], [b"k0", b"k1"], headers=[("traceparent", b"00-1-2-01"), ("empty", None)])
-    return letter(batch, 1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, times_refused)
+    return letter(1, as_it_came(batch, 1), "payments.dlq", -1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, times_refused)
 
 
 def test_key_value_and_headers_are_the_originals_byte_for_byte() -> None:

@@ -8,17 +8,18 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from streams.batch import Batch
-from streams.frame import Frame, Page
+from streams.frame import Frame, Line, Page
 from tests.streams.batches import batch_of
 
 SECONDS = 20
 
 
-class Line:
+class Stand:
     """A frame with three steps, and a source that hands on some batches and waits until they are through, or until it is stopped."""
 
     def __init__(self, batches: int, middle: Callable[[Batch], Batch] = lambda batch: batch, at_a_time: int = 50) -> None:
@@ -33,7 +34,8 @@ class Line:
             self.port = int(free.getsockname()[1])
         steps = [("first", self._step("first")), ("middle", middle), ("last", self._step("last", self._leave))]
         page = Page("/livez", lambda: (503, "application/json", b'{"status": "failing"}'))
-        self.frame = Frame("test", steps, self._source, self.stopped.set, [page], "127.0.0.1", self.port, at_a_time)
+        self.lines = [Line("one", steps, self._source, self.stopped.set)]
+        self.frame = Frame("test", lambda: self.lines, [page], "127.0.0.1", self.port, at_a_time)
 
     def run(self) -> None:
         asyncio.run(asyncio.wait_for(self.frame.run(), SECONDS))
@@ -53,7 +55,7 @@ class Line:
     def _source(self) -> None:
         for number in range(self.batches):
             self.room.acquire()
-            self.frame.hand_on(batch_of([b"x"], first_offset=number))
+            self.frame.hand_on("one", batch_of([b"x"], first_offset=number))
         for _ in range(self.batches):
             while not self.through.acquire(timeout=0.05):
                 if self.stopped.is_set():
@@ -64,20 +66,20 @@ class Line:
 
 
 def test_every_batch_passes_every_step_in_the_order_it_was_handed_on() -> None:
-    line = Line(batches=50)
+    line = Stand(batches=50)
     line.run()
     for name in ("first", "last"):
         assert [offset for step, offset in line.passed if step == name] == list(range(50))
 
 
 def test_batches_handed_on_side_by_side_never_overtake_each_other() -> None:
-    line = Line(batches=4_000, at_a_time=3)
+    line = Stand(batches=4_000, at_a_time=3)
     line.run()
     assert [offset for step, offset in line.passed if step == "last"] == list(range(4_000))
 
 
 def test_pages_answer_while_batches_pass_with_status_and_body() -> None:
-    line = Line(batches=1)
+    line = Stand(batches=1)
     line.run()
     assert line.answer == b'{"status": "failing"}'
 
@@ -88,7 +90,7 @@ def test_a_step_that_breaks_stops_the_source_and_is_what_the_run_raises() -> Non
             raise ZeroDivisionError("division by zero")
         return batch
 
-    line = Line(batches=5, middle=broken)
+    line = Stand(batches=5, middle=broken)
     with pytest.raises(ZeroDivisionError):
         line.run()
     assert line.stopped.is_set()
@@ -96,7 +98,7 @@ def test_a_step_that_breaks_stops_the_source_and_is_what_the_run_raises() -> Non
 
 
 def test_a_source_that_breaks_is_what_the_run_raises() -> None:
-    line = Line(batches=0)
-    line.frame._source = lambda: (_ for _ in ()).throw(KeyError("no such topic"))
+    line = Stand(batches=0)
+    line.lines = [replace(line.lines[0], source=lambda: (_ for _ in ()).throw(KeyError("no such topic")))]
     with pytest.raises(KeyError):
         line.run()
