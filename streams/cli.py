@@ -86,6 +86,9 @@ def run(
     on_conflict: Annotated[
         str | None, typer.Option(metavar="refuse|rebuild|adopt", help="Where offsets and state contradict each other.", show_default=False)
     ] = None,
+    stages: Annotated[
+        str, typer.Option(metavar="NAME[,NAME]", help="Run these stages of the pipeline only; see `millrace plan`.", show_default=False)
+    ] = "",
 ) -> None:
     """Score events until told to stop: SIGTERM or Ctrl-C finishes what is under way, a second one ends at once."""
     environment = dict(os.environ) | ({"MILLRACE_WORKER__ON_CONFLICT": on_conflict} if on_conflict else {})
@@ -98,7 +101,7 @@ def run(
     bound = bound_of(pipeline, which)
     from streams import worker
 
-    sys.exit(worker.run(bound, loaded))
+    sys.exit(worker.run(bound, loaded, [name.strip() for name in stages.split(",") if name.strip()]))
 
 
 @app.command()

@@ -224,7 +224,13 @@ class Worker:
         facts = facts_of(admin(self._settings.kafka), self._bound)
         for finding in check_topics(self._bound, facts):
             log.warning("topic %s: %s", finding.topic, finding.words)
-        return stages(self._bound, facts[self._bound.input.name].partitions), facts
+        planned = stages(self._bound, facts[self._bound.input.name].partitions)
+        if len(planned) > 1 and self._settings.worker.delivery == "at_least_once":
+            raise SettingsError(
+                f"pipeline {self._bound.name!r} has {len(planned)} stages, and worker.delivery is at_least_once: an event sent twice over a "
+                "hop would be counted twice; wanted exactly_once"
+            )
+        return planned, facts
 
     def _chosen(self, all_stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """The stages to run here.
