@@ -62,6 +62,7 @@ class Commit:
         limit: stops the worker when too much is refused.
         final: is told of each batch made final, with the seconds its transaction took.
         settled: is told how far a partition's state is safely in the store.
+        partitions: of the input, noted likewise; 0 = not known.
     """
 
     outputs: Sequence[Output]
@@ -76,6 +77,7 @@ class Commit:
     limit: HaltLimit
     final: Callable[[Batch, float], None]
     settled: Callable[[int, int], None]
+    partitions: int = 0
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     _written: dict[int, tuple[int, int]] = field(default_factory=dict)  # partition -> token and position of its last write
     _counted: dict[int, int] = field(default_factory=dict)  # partition -> next offset of what the limit has judged
@@ -122,7 +124,7 @@ class Commit:
 
     def _decide(self, batch: Batch, sent: Sent, member: object) -> None:
         """Outputs, dead letters and offsets, together or not at all."""
-        note = [CommitNote(self.state, self.refusals.schemas(span.partition), self.pipeline).dump() for span in batch.spans]
+        note = [CommitNote(self.state, self.refusals.schemas(s.partition), self.pipeline, self.partitions).dump() for s in batch.spans]
         offsets = [TopicPartition(s.topic, s.partition, s.next_offset, text) for s, text in zip(batch.spans, note, strict=True)]
         guilty: int | None = None
         try:

@@ -91,6 +91,15 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
     return Start(position, committed)
 
 
+def repartitioned(topic: str, before: int, now: int) -> StateError:
+    """What to raise when a topic's partitions are not as many as those the state was made of."""
+    return StateError(
+        f"{topic} has {now} partitions, and its state was made of {before}: keys may lie in another partition now, away from their past. "
+        "`millrace run PIPELINE --on-conflict rebuild` builds the state anew from the partitions as they are, where keys that moved begin "
+        "without a past; to keep it, copy the log into a topic made with as many partitions"
+    )
+
+
 def _outside_the_log(committed: int, log: Log, on_conflict: OnConflict, where: str) -> Start:
     if on_conflict != "refuse":
         return Start(log.start, log.start, drop=on_conflict == "rebuild" or committed > log.end, committed=False)
@@ -120,22 +129,29 @@ def _without_offsets(position: int, log: Log, declared: Declared, on_conflict: O
 
 @dataclass(frozen=True, slots=True)
 class CommitNote:
-    """Metadata of a committed offset: fingerprints of state and pipeline, and the schema ids refused so far with their first offsets."""
+    """Metadata of a committed offset: fingerprints of state and pipeline, the schema ids refused so far with their first offsets, and how
+    many partitions the topic had (0: not said).
+    """
 
     state: str
     refused: Mapping[int, int] = field(default_factory=dict)
     pipeline: str = ""
+    partitions: int = 0
 
     def dump(self) -> str:
         """As text for the broker."""
         refused = {str(schema_id): offset for schema_id, offset in self.refused.items()}
-        return json.dumps({"state": self.state, "pipeline": self.pipeline, "refused": refused}, separators=(",", ":"), sort_keys=True)
+        said: dict[str, object] = {"state": self.state, "pipeline": self.pipeline, "refused": refused}
+        if self.partitions:
+            said["partitions"] = self.partitions
+        return json.dumps(said, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def load(cls, text: str | None) -> CommitNote | None:
         """From the broker's text; None when it is not ours."""
         try:
             found = json.loads(text or "")
-            return cls(str(found["state"]), {int(k): int(v) for k, v in found["refused"].items()}, str(found.get("pipeline", "")))
+            refused = {int(k): int(v) for k, v in found["refused"].items()}
+            return cls(str(found["state"]), refused, str(found.get("pipeline", "")), int(found.get("partitions", 0)))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

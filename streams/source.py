@@ -21,7 +21,7 @@ from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Recor
 from streams.ownership import InFlight, Ownership
 from streams.pack import pack
 from streams.reading import Reading, Taken
-from streams.recovery import Start
+from streams.recovery import Start, repartitioned
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 0.01  # how soon a question is answered while waiting for batches
 LOOK_SECONDS = 0.5
+COUNT_SECONDS = 5.0
+COUNT_ANSWER_SECONDS = 0.5
 CAPTURE_SECONDS = 0.05  # asking who we are holds the interpreter until the client answers; an outdated answer costs one refused commit
 LARGE_SHARE = 0.25  # of the most records a batch may have
 ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
@@ -68,6 +70,7 @@ class Source:
         batch_records: the most records of a batch.
         drain_seconds: how long a revocation or a stop waits for batches under way.
         watcher: is told which partitions come and go.
+        partitions: of the input, when its state began; another number stops the source. 0 = any.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Source:
         batch_records: int,
         drain_seconds: float,
         watcher: Watcher,
+        partitions: int = 0,
     ) -> None:
         self._topic = topic
         self._connect = connect
@@ -91,6 +95,8 @@ class Source:
         self._batch_records = batch_records
         self._drain_seconds = drain_seconds
         self._watcher = watcher
+        self._partitions = partitions
+        self._counted = time.monotonic()  # when the partitions were
         self._stopping = threading.Event()
         self._faults: dict[int, float] = {}  # partition -> seconds to wait; written by other threads
         self._faults_lock = threading.Lock()
@@ -128,6 +134,7 @@ class Source:
                 self.beat_seconds = time.monotonic()
                 self._take_over_what_is_due()
                 self._look_at_the_ends()
+                self._count_the_partitions()
                 # Room first, then the poll: a batch then holds all that arrived while the pipeline was full.
                 if not self._room():
                     self._serve_the_group()
@@ -243,6 +250,22 @@ class Source:
         self._looked = time.monotonic()
         for partition in self.reading:
             _, self._ends[partition] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+
+    def _count_the_partitions(self) -> None:
+        """Ask how many there are, now and then.
+
+        Raises:
+            StateError: not as many as there were.
+        """
+        if not self._partitions or time.monotonic() < self._counted + COUNT_SECONDS:
+            return
+        self._counted = time.monotonic()
+        try:
+            known = self._consumer.list_topics(self._topic, COUNT_ANSWER_SECONDS).topics.get(self._topic)
+        except KafkaException:
+            return  # a broker that is away is found out elsewhere
+        if known is not None and known.error is None and len(known.partitions) not in (0, self._partitions):
+            raise repartitioned(self._topic, self._partitions, len(known.partitions))
 
     def _read_error(self, error: KafkaError, partition: int) -> None:
         if error.fatal():

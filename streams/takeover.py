@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
-from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, where_to_start
+from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, repartitioned, where_to_start
 from streams.refusals import Refusals
 from transforms.store import Claim, Store
 
@@ -37,6 +37,7 @@ class PartitionTakeover:
         producers: names of this worker's transactional producers.
         fence: ends the open transactions of producers, by name.
         retention_ms: how far back the windows look.
+        partitions: of the topic; 0 = not known.
         stateless: nothing is remembered: the state is the committed offset alone, and nothing is ever replayed.
     """
 
@@ -50,6 +51,7 @@ class PartitionTakeover:
     producers: Iterable[str] = ()
     fence: Callable[[Iterable[str]], None] | None = None
     retention_ms: int = 0
+    partitions: int = 0
     stateless: bool = False
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
     _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that left a transaction open, by shard
@@ -67,6 +69,7 @@ class PartitionTakeover:
         here = TopicPartition(self.topic, partition)
         shard, where = str(partition), f"{self.topic}[{partition}]"
         committed, note = self._committed(consumer, here, shard)
+        before = self._partitions_before(consumer, partition, note)
         claim = self._claim(shard)
         if partition in self.damaged:
             log.warning("state_dropped at=%s because a block of it was damaged: it is rebuilt from the log", where)
@@ -75,9 +78,12 @@ class PartitionTakeover:
         if self.stateless and claim.position != committed:
             self.store.drop(shard)
             claim = self._claim(shard)
-        start = where_to_start(committed, claim.position, self._log(consumer, here), self.declared, self.on_conflict, where)
+        log_now = self._log(consumer, here)
+        start = where_to_start(committed, claim.position, log_now, self.declared, self.on_conflict, where)
         if self.stateless:
             start = replace(start, replay_from=start.live_from)
+        if before and self.on_conflict == "rebuild" and committed is not None:
+            start = Start(min(log_now.start, committed), committed, drop=True, committed=False)
         if start.drop:
             self.store.drop(shard)
             self._claim(shard)
@@ -118,6 +124,28 @@ class PartitionTakeover:
             del self._dead[shard]
             return _read_committed(consumer, here, ANSWER_SECONDS)
 
+    def _partitions_before(self, consumer: Consumer, partition: int, note: CommitNote | None) -> int:
+        """How many partitions the topic had, if not as many as now; 0 = as many, or nobody said.
+
+        A partition that was added says nothing of itself, but the others do.
+
+        Raises:
+            StateError: it had another number, and nothing was declared for that.
+            KafkaDown: the broker does not answer.
+        """
+        if not self.partitions:
+            return 0
+        if partition >= self.partitions:
+            raise repartitioned(self.topic, self.partitions, partition + 1)
+        notes = [note]
+        if note is None:
+            all_here = [TopicPartition(self.topic, p) for p in range(self.partitions) if p != partition]
+            notes = [CommitNote.load(found.metadata) for found in _ask_committed(consumer, all_here, ANSWER_SECONDS)] if all_here else []
+        before = next((each.partitions for each in notes if each is not None and each.partitions not in (0, self.partitions)), 0)
+        if before and self.on_conflict == "refuse":
+            raise repartitioned(self.topic, before, self.partitions)
+        return before
+
     def _log(self, consumer: Consumer, here: TopicPartition) -> Log:
         try:
             start, end = consumer.get_watermark_offsets(here, ANSWER_SECONDS)
@@ -140,11 +168,16 @@ class PartitionTakeover:
             )  # fmt: skip
 
 
-def _read_committed(consumer: Consumer, here: TopicPartition, timeout_seconds: float) -> tuple[int | None, CommitNote | None]:
+def _ask_committed(consumer: Consumer, places: list[TopicPartition], timeout_seconds: float) -> list[TopicPartition]:
     try:
-        found = consumer.committed([here], timeout_seconds)[0]
+        return consumer.committed(places, timeout_seconds)
     except KafkaException as error:
-        raise KafkaDown(f"{here.topic}[{here.partition}] does not say what is committed: {cause(error).str()}") from error
+        where = f"{places[0].topic}[{places[0].partition}]"
+        raise KafkaDown(f"{where} does not say what is committed: {cause(error).str()}") from error
+
+
+def _read_committed(consumer: Consumer, here: TopicPartition, timeout_seconds: float) -> tuple[int | None, CommitNote | None]:
+    (found,) = _ask_committed(consumer, [here], timeout_seconds)
     if found.error is not None:
         raise KafkaDown(f"{here.topic}[{here.partition}] does not say what is committed: {found.error.str()}")
     if found.offset < 0:
