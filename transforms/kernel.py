@@ -84,7 +84,8 @@ MAX_RECORDS: Final = 2
 GUARDED: Final = 3
 OLDEST: Final = 4
 AHEAD: Final = 5
-TERMS: Final = 6
+SIGHT: Final = 6  # how far behind the newest an event may be that some window will still see
+TERMS: Final = 7
 
 TOP: Final = 0  # of the heap: the first place never used
 CHANGED_SLOTS: Final = 1  # how many slots this turn changed
@@ -404,7 +405,7 @@ def _remember(slot: int, i: int, t: int, position: int, values: Table, given: Ta
 
 @compiled(makes_arrays=False)
 def _label(
-    slot: int, t: int, event: int, label: int, turn: int, reach: int, values: Table, heap: Table, slots: Table,
+    slot: int, t: int, event: int, label: int, turn: int, sight: int, values: Table, heap: Table, slots: Table,
     changed: Ints, stretches: Table, control: Ints,
 ) -> int:  # fmt: skip
     """Let a label pass: set it in the records of its event, if the key still has them; returns what it came to."""
@@ -413,8 +414,8 @@ def _label(
     if end == base:
         return UNMATCHED
     ids = values[len(values) - 2, VALUE]
-    # What is too old for any window may still lie there, or not: it depends on when the block came from the store.
-    start = _first_at_or_after(heap, slots[slot, START], end, heap[end - 1, TIMES] - reach + 1, slots[slot, START])
+    # What no window will see may still lie there, or not: it depends on when the block came from the store.
+    start = _first_at_or_after(heap, slots[slot, START], end, heap[end - 1, TIMES] - sight + 1, slots[slot, START])
     first = _first_at_or_after(heap, start, end, t, end)
     last = _first_at_or_after(heap, first, end, t + 1, first)
     while first < last and heap[first, ids] != event:
@@ -523,7 +524,7 @@ def advance(
         t = times[i]
         if len(is_label) and is_label[i]:
             came_to = _label(
-                slot, t, given[len(values) - 2, i], given[len(values) - 1, i], turn, terms[REACH], values, heap, slots, changed, stretches,
+                slot, t, given[len(values) - 2, i], given[len(values) - 1, i], turn, terms[SIGHT], values, heap, slots, changed, stretches,
                 control,
             )  # fmt: skip
             outcome[rows[i]] = max(outcome[rows[i]], came_to)

@@ -277,6 +277,7 @@ def _terms(entity: Entity) -> Ints:
     terms = np.zeros(kernel.TERMS, np.int64)
     terms[kernel.LATENESS] = entity.lateness_ms
     terms[kernel.REACH] = entity.reach_ms
+    terms[kernel.SIGHT] = entity.lateness_ms + max(w.looks_back_ms for w in entity.windows)
     terms[kernel.MAX_RECORDS] = entity.max_records
     if entity.guard:
         terms[kernel.GUARDED] = 1

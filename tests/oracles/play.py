@@ -9,37 +9,65 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.columns import Columns, PackedBytes
-from tests.oracles.windows import Past, feature
+from schemas.columns import Column, Columns, Mask, Nullable, PackedBytes, rows_of
+from tests.oracles.windows import REPEATED, SET, Past, feature
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
+from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
-from transforms.store import Store
+from transforms.store import Store, Writes
 
 SHARD = "s"
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event: a key, when it happened, its amount in units, when the broker took it in, and whether it is usable."""
+    """One row of a log: an event, or, with a `label`, what the event of that id turned out to be.
 
-    key: int
+    It has a key (or none), when it happened, its amount in units, when the broker took it in, whether it is usable, and an id.
+    """
+
+    key: int | None
     t: int
     units: int
     arrived: int = 0
     usable: bool = True
+    id: int = 0
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Played:
+    """What each row of a log came to."""
+
+    features: NDArray[np.float64]
+    timing: NDArray[np.uint8]
+    unmatched: Mask
+    repeated: Mask
 
 
 def columns_of(events: Sequence[Event], scale: int) -> Columns:
     """Columns `key` (text), `shop` (text), `t`, `amount` (floats, if there is a scale above 1)."""
     amounts = np.array([e.units for e in events], np.int64)
+    keys: Column = PackedBytes.pack([b"" if e.key is None else f"key {e.key}".encode() for e in events])
+    if any(e.key is None for e in events):
+        keys = Nullable(keys, np.array([e.key is not None for e in events]))
     return {
-        "key": PackedBytes.pack([f"key {e.key}".encode() for e in events]),
+        "key": keys,
         "shop": PackedBytes.pack([f"shop {e.units % 7}".encode() for e in events]),
         "t": np.array([e.t for e in events], np.int64),
         "amount": amounts / scale if scale > 1 else amounts,
     }
+
+
+def labels_of(events: Sequence[Event]) -> LabelRows:
+    """Which rows are labels, and the event each is about."""
+    return LabelRows(
+        np.array([e.label is not None for e in events], np.bool_),
+        np.array([e.label or 0 for e in events], np.int64),
+        event_id_hashes(PackedBytes.pack([f"event {e.id}".encode() for e in events])),
+    )
 
 
 def play(
@@ -57,49 +85,117 @@ def play(
 
     The store settles each batch `lag` batches after it was sent.
     """
+    played = play_labels(events, entities, cuts, scale=scale, max_keys=max_keys, restarts=restarts, lag=lag, store=store)
+    return played.features, played.timing
+
+
+def play_labels(
+    events: Sequence[Event],
+    entities: Sequence[Entity],
+    cuts: Sequence[int],
+    *,
+    scale: int = 1,
+    max_keys: int = 1_000,
+    restarts: Sequence[int] = (),
+    lag: int = 0,
+    held: int = 0,
+    store: Store | None = None,
+) -> Played:
+    """The same for a log with labels.
+
+    Writes are sent `held` batches late; those held back at a restart are lost, and their batches read again. Both times a batch has
+    to come to the same.
+    """
     store = store or MemoryStore()
     store.claim(SHARD, {})
     columns = columns_of(events, scale)
-    edges = sorted({0, len(events), *cuts})
-    state = ShardState(SHARD, entities, store, "t", max_keys)
-    features, timing = [], []
+    labels = labels_of(events)
+    parts = list(pairwise(sorted({0, len(events), *cuts})))
+    to_come = set(restarts)
+    done: list[Played] = []
+    unsent: list[tuple[tuple[Writes, ...], int]] = []
     unsettled: list[int] = []
-    for first, end in pairwise(edges):
-        if first in restarts:
+    state = ShardState(SHARD, entities, store, "t", max_keys)
+    at = 0
+    while at < len(parts):
+        first, end = parts[at]
+        if first in to_come:
+            to_come.remove(first)
             state = ShardState(SHARD, entities, store, "t", max_keys)
+            at -= len(unsent)
+            unsent.clear()
             unsettled.clear()
-        part = events[first:end]
+            continue
         rows = slice(first, end)
-        batch = {name: c.take(rows) if isinstance(c, PackedBytes) else np.asarray(c)[rows] for name, c in columns.items()}
-        usable = np.array([e.usable for e in part], np.bool_)
-        arrived = np.array([e.arrived for e in part], np.int64)
-        done = state.advance(batch, usable, np.arange(first, end), arrived)
-        store.write(SHARD, done.writes, end)
-        unsettled.append(end)
+        batch = {name: rows_of(column, rows) for name, column in columns.items()}
+        usable = np.array([e.usable for e in events[rows]], np.bool_)
+        arrived = np.array([e.arrived for e in events[rows]], np.int64)
+        told = LabelRows(labels.is_label[rows], labels.value[rows], labels.event_ids[rows])
+        came = state.advance(batch, usable, np.arange(first, end), arrived, told)
+        assert came.unmatched is not None
+        assert came.repeated is not None
+        played = Played(came.features, came.timing, came.unmatched, came.repeated)
+        if at < len(done):
+            assert_same(played, done[at])
+        else:
+            done.append(played)
+        at += 1
+        unsent.append((came.writes, end))
+        if len(unsent) > held:
+            writes, end = unsent.pop(0)
+            store.write(SHARD, writes, end)
+            unsettled.append(end)
         if len(unsettled) > lag:
             store.settle(SHARD)
             state.acknowledge(unsettled.pop(0))
-        features.append(done.features)
-        timing.append(done.timing)
-    return np.concatenate(features), np.concatenate(timing)
+    if not done:
+        none = np.empty(0, np.bool_)
+        return Played(np.empty((0, sum(len(e.features) for e in entities))), np.empty(0, np.uint8), none, none)
+    return Played(*(np.concatenate(each) for each in zip(*((p.features, p.timing, p.unmatched, p.repeated) for p in done), strict=True)))
 
 
 def expected(events: Sequence[Event], entities: Sequence[Entity]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """The same by the oracle."""
+    wanted = expected_labels(events, entities)
+    return wanted.features, wanted.timing
+
+
+def expected_labels(events: Sequence[Event], entities: Sequence[Entity]) -> Played:
+    """A log with labels by the oracle. A label is matched if any entity has its event, and repeated if it changes none that has."""
     features = np.zeros((len(events), sum(len(e.features) for e in entities)))
     timing = np.zeros(len(events), np.uint8)
+    came_to: list[set[str]] = [set() for _ in events]
     column = 0
     for entity in entities:
-        pasts: dict[int, Past] = {}
+        pasts: dict[int | None, Past] = {}
         for row, event in enumerate(events):
-            if event.usable:
-                key = event.key if entity.key == "key" else event.units % 7
-                past = pasts.setdefault(key, Past(entity.windows, entity.lateness_ms, entity.guard))
+            key = event.key if entity.key == "key" else event.units % 7
+            past = pasts.setdefault(key, Past(entity.windows, entity.lateness_ms, entity.guard))
+            if not event.usable:
+                continue
+            if event.label is not None:
+                if entity.has_labels and key is not None:
+                    came_to[row].add(past.label(event.id, event.t, event.label))
+            elif key is None:
+                assert entity.missing_key == "absent"
+                features[row, column : column + len(entity.features)] = [a.empty for _ in entity.windows for a in entity.aggregates]
+            else:
                 judged, numbers = _one(entity, past, event)
                 timing[row] = max(timing[row], judged)
                 features[row, column : column + len(numbers)] = numbers
         column += len(entity.features)
-    return features, timing
+    usable_labels = [event.usable and event.label is not None for event in events]
+    unmatched = [is_label and not came & {SET, REPEATED} for is_label, came in zip(usable_labels, came_to, strict=True)]
+    repeated = [is_label and REPEATED in came and SET not in came for is_label, came in zip(usable_labels, came_to, strict=True)]
+    return Played(features, timing, np.array(unmatched, np.bool_), np.array(repeated, np.bool_))
+
+
+def assert_same(found: Played, wanted: Played, names: Sequence[str] = ()) -> None:
+    """Equal in all, features to the last bit."""
+    assert_same_bits(found.features, wanted.features, names or [f"column {c}" for c in range(found.features.shape[1])])
+    assert found.timing.tolist() == wanted.timing.tolist()
+    assert np.flatnonzero(found.unmatched).tolist() == np.flatnonzero(wanted.unmatched).tolist(), "unmatched"
+    assert np.flatnonzero(found.repeated).tolist() == np.flatnonzero(wanted.repeated).tolist(), "repeated"
 
 
 def assert_same_bits(found: NDArray[np.float64], wanted: NDArray[np.float64], names: Sequence[str]) -> None:
@@ -114,7 +210,7 @@ def _one(entity: Entity, past: Past, event: Event) -> tuple[int, list[float]]:
     values = entity.values
     # A shop is told apart by what it is, whatever number stands for it in the kernel.
     own = tuple(event.units if isinstance(value, FixedPoint) else event.units % 7 for value in values)
-    judged, windows = past.look(event.t, own, event.arrived)
+    judged, windows = past.look(event.t, own, event.arrived, event.id)
     numbers = []
     for window, seen in zip(entity.windows, windows, strict=True):
         for aggregate in entity.aggregates:

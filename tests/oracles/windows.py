@@ -1,7 +1,8 @@
 """What a window means, as the slowest obvious program. Every kernel must equal it.
 
 One key's events pass in the order of the log. The oracle keeps them all in a list, and for each new one looks at every event
-before it. Times are integers (ms); values are integers (fixed point); sums are Python's, which never overflow.
+before it. Times are integers (ms); values are integers (fixed point); sums are Python's, which never overflow. A label changes what
+is said of events that passed before it, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,17 @@ from transforms.fixed_point import FixedPoint
 from transforms.window import Window
 
 ON_TIME, LATE, TOO_LATE = 0, 1, 2
+UNMATCHED, REPEATED, SET = "unmatched", "repeated", "set"
+
+
+@dataclass
+class Remembered:
+    """One event of the past: when it was, what it brought, which one it is, and what it turned out to be so far."""
+
+    t: int
+    values: tuple[int, ...]
+    event_id: int | None
+    label: int | None = None
 
 
 @dataclass
@@ -25,6 +37,7 @@ class Seen:
 
     times: list[int]
     values: list[int]
+    labels: list[int | None]
 
     @property
     def n(self) -> int:
@@ -46,11 +59,13 @@ class Past:
     windows: Sequence[Window]
     lateness_ms: int
     guard: Guard | None = None
-    events: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    events: list[Remembered] = field(default_factory=list)
 
-    def look(self, t: int, values: tuple[int, ...], arrived: int | None = None) -> tuple[int, list[list[Seen]]]:
+    def look(
+        self, t: int, values: tuple[int, ...], arrived: int | None = None, event_id: int | None = None
+    ) -> tuple[int, list[list[Seen]]]:
         """Let one event pass. Gives its timing, and for each window what it holds of each value."""
-        newest = max((past for past, _ in self.events), default=None)
+        newest = max((past.t for past in self.events), default=None)
         believed = True
         if self.guard is not None:
             assert arrived is not None
@@ -64,25 +79,45 @@ class Past:
             at = None  # nothing is known and this can't be believed: the event stands alone
         seen = [self._through(window, at, values) for window in self.windows]
         if accepted:
-            self.events.append((t, values))
+            self.events.append(Remembered(t, values, event_id))
         if not accepted:
             return TOO_LATE, seen
         return (ON_TIME if newest is None or t >= newest else LATE), seen
 
+    def label(self, event_id: int, t: int, label: int) -> str:
+        """Let one label pass: it is for the events with its id, at its time if there are such, among those some window may still see."""
+        newest = max((past.t for past in self.events), default=0)
+        oldest_looker = newest - self.lateness_ms
+        in_sight = [past for past in self.events if any(past.t > oldest_looker - _looks_back(window) for window in self.windows)]
+        of_that_id = [past for past in in_sight if past.event_id == event_id]
+        meant = [past for past in of_that_id if past.t == t] or of_that_id
+        if not meant:
+            return UNMATCHED
+        if all(past.label == label for past in meant):
+            return REPEATED
+        for past in meant:
+            past.label = label
+        return SET
+
     def _through(self, window: Window, at: int | None, values: tuple[int, ...]) -> list[Seen]:
         g = window.grid_ms
-        members: list[tuple[int, tuple[int, ...]]] = []
+        members: list[Remembered] = []
         if at is not None:
             newest_cell = at // g if window.delay_ms == 0 else (at - window.delay_ms + 1) // g - 1
             oldest_cell = newest_cell - window.length_ms // g + 1
-            members = [(t, v) for t, v in self.events if oldest_cell <= t // g <= newest_cell]
+            members = [past for past in self.events if oldest_cell <= past.t // g <= newest_cell]
         if window.delay_ms == 0 and window.include_self:
-            members.append((at if at is not None else 0, values))
-        members.sort(key=lambda member: member[0])  # stable: ties stay in the order of the log
-        times = [t for t, _ in members]
+            members.append(Remembered(at if at is not None else 0, values, None))
+        members.sort(key=lambda member: member.t)  # stable: ties stay in the order of the log
+        times, labels = [member.t for member in members], [member.label for member in members]
         if not values:
-            return [Seen(times, [0] * len(times))]
-        return [Seen(times, [v[c] for _, v in members]) for c in range(len(values))]
+            return [Seen(times, [0] * len(times), labels)]
+        return [Seen(times, [member.values[c] for member in members], labels) for c in range(len(values))]
+
+
+def _looks_back(window: Window) -> int:
+    """An event at t sees nothing at or before t - this. A delayed window ends with the last whole cell: up to a cell less 1 ms earlier."""
+    return window.length_ms + window.delay_ms + (window.grid_ms - 1 if window.delay_ms else 0)
 
 
 def feature(aggregate: Aggregate, window: Window, seen: Seen, own: int) -> float:
@@ -120,4 +155,8 @@ def feature(aggregate: Aggregate, window: Window, seen: Seen, own: int) -> float
             if others == 0 or rest == 0:
                 return aggregate.empty
             return float(own) / (float(rest) / float(others))
+        case "label_count":
+            return float(seen.labels.count(1))
+        case "label_rate":
+            return float(seen.labels.count(1)) / float(n)
     raise AssertionError(aggregate.word)
