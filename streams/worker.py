@@ -227,8 +227,8 @@ class Worker:
         planned = stages(self._bound, facts[self._bound.input.name].partitions)
         if len(planned) > 1 and self._settings.worker.delivery == "at_least_once":
             raise SettingsError(
-                f"pipeline {self._bound.name!r} has {len(planned)} stages, and worker.delivery is at_least_once: an event sent twice over a "
-                "hop would be counted twice; wanted exactly_once"
+                f"pipeline {self._bound.name!r} has {len(planned)} stages, and worker.delivery is at_least_once: an event sent twice over "
+                "a hop would be counted twice; wanted exactly_once"
             )
         return planned, facts
 
