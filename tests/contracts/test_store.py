@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,41 +13,8 @@ from hypothesis import strategies as st
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost
 from tests.block_writes import blocks, keys_of, part, whole
-from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer
-from transforms.memory_store import Memory, MemoryStore
-from transforms.redis_store import RedisStore
+from tests.contracts.conftest import Owners
 from transforms.store import WHOLE_BLOCK, Claim, Store, Writes
-
-Owners = Callable[[], Store]  # each call makes another owner of the same state
-
-
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.broker), pytest.param("cluster", marks=pytest.mark.broker)])
-def states(request: pytest.FixtureRequest) -> Iterator[Callable[[], Owners]]:
-    """Each call makes a new state, with nothing in it."""
-    if request.param == "memory":
-
-        def in_memory() -> Owners:
-            memory = Memory()
-            return lambda: MemoryStore(memory)
-
-        yield in_memory
-        return
-    server: RedisServer | RedisCluster = request.getfixturevalue("server" if request.param == "redis" else "cluster")
-    stack = ExitStack()
-
-    def in_redis() -> Owners:
-        namespace = f"test.{uuid.uuid4().hex[:12]}"
-
-        def owner() -> Store:
-            store = RedisStore(server.url, namespace)
-            stack.callback(store.close)
-            return store
-
-        return owner
-
-    with stack:
-        yield in_redis
 
 
 @pytest.fixture
