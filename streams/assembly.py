@@ -231,6 +231,7 @@ class Parts:
             on_conflict=given.settings.worker.on_conflict,
             producers=self.outbox.ids,
             fence=lambda names: fence(names, lambda name: transactional_producer(given.settings.kafka, name, self._most_bytes())),
+            partitions=given.topics[stage.input.name].partitions,
             retention_ms=max((entity.retention_ms for entity in stage.entities), default=0),
             stateless=not stage.entities and not stage.is_alone,
         )
@@ -254,6 +255,7 @@ class Parts:
             batch_records=given.settings.worker.batch_records,
             drain_seconds=given.settings.worker.stop_budget_seconds / 2,
             watcher=self._account,
+            partitions=given.topics[stage.input.name].partitions,
         )
 
     def _make_commit(self) -> Commit:
@@ -272,6 +274,7 @@ class Parts:
             limit=HaltLimit(settings.dead_letters.halt_share, settings.dead_letters.halt_window_records),
             final=self._account.final,
             settled=self._transform.settled,
+            partitions=given.topics[self.stage.input.name].partitions,
         )
 
     def _write_letters(self, batch: Batch, rows: Sequence[int], times_refused: Sequence[int]) -> list[Letter]:
