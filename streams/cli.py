@@ -114,6 +114,26 @@ def check(pipeline: PipelineFile, which: Which = None, settings: SettingsFile = 
 
 
 @app.command()
+def plan(
+    pipeline: PipelineFile,
+    which: Which = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="How many the input is to have, if it is not there.", show_default=False),
+    ] = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a pipeline's stages, topics and state, and what is missing or in the way on the broker; needs no broker."""
+    from streams.plan import plan as plan_of
+    from streams.plan import plan_words, refuse
+
+    facts = plan_of(bound_of(pipeline, which), settings_of(settings), partitions)
+    say(facts, as_json, plan_words)
+    refuse(facts)
+
+
+@app.command()
 def dry_run(
     pipeline: PipelineFile,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Events: JSON lines, or an Avro container.", show_default=False)],
@@ -194,12 +214,17 @@ def status(
 def topics_create(
     pipeline: PipelineFile,
     which: Which = None,
-    partitions: Annotated[int, typer.Option(min=1, max=100_000, help="Of each topic that is made.")] = 1,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100_000, help="Of each topic; by default the input's, as it is or as declared, else 1.", show_default=False
+        ),
+    ] = None,
     replication: Annotated[int, typer.Option(min=-1, max=32_767, help="Copies of each partition; -1 = the broker's default.")] = -1,
     settings: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a pipeline's input, output and dead-letter topics and register its schemas; says what is wrong with those that are there."""
+    """Make every topic of a pipeline, internal ones included, and register its schemas; says what is wrong with those that are there."""
     from streams.create_topics import create, create_words
 
     say(create(bound_of(pipeline, which), settings_of(settings), partitions, replication), as_json, create_words)

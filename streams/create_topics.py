@@ -9,23 +9,29 @@ from schemas.avro import AvroSchema
 from schemas.features import Json
 from schemas.registry import Registry, open_registry
 from streams.bound import Bound
-from streams.kafka import admin
+from streams.kafka import AdminClient, admin, topic_facts
 from streams.pipeline import Topic
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.topics import create_topics, facts_of, findings, planned_topics
+from streams.topics import create_topics, existing, facts_of, findings, planned_topics
 
 
-def create(bound: Bound, settings: Settings, partitions: int = 1, replication: int = -1) -> dict[str, Json]:
+def create(bound: Bound, settings: Settings, partitions: int | None = None, replication: int = -1) -> dict[str, Json]:
     """Make missing topics, register schemas, and say what is wrong with topics that are there. Safe to repeat.
 
+    Args:
+        bound: the pipeline.
+        settings: where broker and registry are.
+        partitions: of each topic that is made; None = as many as the input has, or as the pipeline declares, else one.
+        replication: copies of each partition; -1 = the broker's default.
+
     Raises:
-        TopicError: the broker refuses a topic, or the pipeline can't run over that many partitions.
+        TopicError: the broker refuses a topic, or the pipeline declares another number of partitions.
         SchemaError: the registry refuses a schema.
         RetryLater: broker or registry do not answer.
     """
     client = admin(settings.kafka)
-    plans = planned_topics(bound, partitions)
+    plans = planned_topics(bound, _partitions(client, bound, partitions))
     made = create_topics(client, plans, replication)
     facts = facts_of(client, bound)
     registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
@@ -39,13 +45,19 @@ def create(bound: Bound, settings: Settings, partitions: int = 1, replication: i
         }
         for plan in plans
     ]
-    schemas: list[Json] = [
-        _registered(registry, topic, schema)
-        for topic, schema in ((bound.input, bound.schema), (bound.output, output_schema(bound)))
-        if topic.framing == "confluent"
-    ]
+    written = [(bound.input, bound.schema), (bound.output, output_schema(bound))]
+    if bound.labels is not None:
+        written.append((bound.labels.topic, bound.labels.schema))
+    schemas: list[Json] = [_registered(registry, topic, schema) for topic, schema in written if topic.framing == "confluent"]
     trouble: list[Json] = [{"topic": f.topic, "fatal": f.fatal, "finding": f.words} for f in findings(bound, facts)]
     return {"pipeline": bound.name, "topics": topics, "schemas": schemas, "findings": trouble}
+
+
+def _partitions(client: AdminClient, bound: Bound, wanted: int | None) -> int:
+    """How many partitions the topics get: internal ones must have as many as the input, which may be there already."""
+    if existing(client, (bound.input.name,)):
+        return topic_facts(client, (bound.input.name,))[bound.input.name].partitions
+    return wanted or bound.input.partitions or 1
 
 
 def _registered(registry: Registry, topic: Topic, schema: AvroSchema) -> Json:

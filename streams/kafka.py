@@ -17,10 +17,12 @@ from confluent_kafka import (
     OFFSET_INVALID,
     TIMESTAMP_CREATE_TIME,
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
@@ -46,10 +48,13 @@ __all__ = [
     "TopicPartition",
     "admin",
     "cause",
+    "committed_by",
     "group_consumer",
+    "group_names",
     "plain_consumer",
     "plain_producer",
     "topic_facts",
+    "topic_id",
     "transactional_producer",
 ]
 
@@ -276,3 +281,52 @@ def topic_facts(client: AdminClient, names: Sequence[str], timeout_seconds: floa
     except KafkaException as error:
         raise KafkaDown(f"the broker does not say what its topics are: {cause(error).str()}") from error
     return {name: TopicFacts(name, len(known[name].partitions), settings[name]) for name in names}
+
+
+def topic_id(client: AdminClient, name: str, timeout_seconds: float = 10.0) -> str:
+    """What tells a topic from one that is made anew under its name; on the stand-in, whose topics live as long as it does, the name.
+
+    Raises:
+        TopicError: the topic does not exist.
+        KafkaDown: the broker does not answer.
+    """
+    try:
+        if (client.list_topics(timeout=timeout_seconds).cluster_id or "").startswith(STAND_IN):
+            return name
+        (answer,) = client.describe_topics(TopicCollection([name]), request_timeout=timeout_seconds).values()
+        return str(answer.result().topic_id)
+    except KafkaException as error:
+        if cause(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicError(f"no topic {name} on the broker") from error
+        raise KafkaDown(f"the broker does not say what {name} is: {cause(error).str()}") from error
+
+
+def group_names(client: AdminClient, timeout_seconds: float = 10.0) -> tuple[str, ...]:
+    """Every consumer group the brokers know.
+
+    Raises:
+        KafkaDown: the broker does not answer.
+    """
+    try:
+        return tuple(group.group_id for group in client.list_consumer_groups(request_timeout=timeout_seconds).result().valid)
+    except KafkaException as error:
+        raise KafkaDown(f"the broker does not say which consumer groups there are: {cause(error).str()}") from error
+
+
+def committed_by(client: AdminClient, groups: Sequence[str], timeout_seconds: float = 10.0) -> dict[str, list[TopicPartition]]:
+    """By consumer group: what it has committed in any topic, with its metadata. A group that is not there has committed nothing.
+
+    Raises:
+        KafkaDown: the broker does not answer.
+    """
+    found: dict[str, list[TopicPartition]] = {}
+    try:
+        asked = [
+            client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=timeout_seconds) for group in groups
+        ]
+        for group, answers in zip(groups, asked, strict=True):
+            (answer,) = answers.values()
+            found[group] = [each for each in answer.result().topic_partitions if each.offset >= 0]
+    except KafkaException as error:
+        raise KafkaDown(f"the broker does not say what the consumer groups have committed: {cause(error).str()}") from error
+    return found

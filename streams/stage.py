@@ -190,7 +190,7 @@ def _ordered(bound: Bound, hops: list[tuple[Entity, ...]], here: tuple[Entity, .
         return sorted(hops, key=lambda hop: min(declared.index(entity.name) for entity in hop if entity.name in declared))
     if len(hops) <= MOST_PERMUTED:
         return list(min(permutations(hops), key=lambda order: bytes_moved(bound, tuple(order), here)))
-    return sorted(hops, key=lambda hop: FEATURE_BYTES * _features_given(bound, hop) - sum(_column_bytes(bound, columns_needed(bound, hop))))
+    return sorted(hops, key=lambda hop: FEATURE_BYTES * _features_given(bound, hop) - column_bytes(bound, columns_needed(bound, hop)))
 
 
 def bytes_moved(bound: Bound, hops: Sequence[tuple[Entity, ...]], here: tuple[Entity, ...]) -> int:
@@ -203,11 +203,13 @@ def hop_bytes(bound: Bound, later: Sequence[tuple[Entity, ...]], before: Sequenc
     columns = columns_needed(bound, [entity for hop in later for entity in hop])
     made = sum(_features_given(bound, hop) for hop in before)
     derived = sum(each.name in bound.model.inputs for each in bound.pipeline.derived)
-    return sum(_column_bytes(bound, columns)) + FEATURE_BYTES * (made + derived)
+    return column_bytes(bound, columns) + FEATURE_BYTES * (made + derived)
 
 
-def _column_bytes(bound: Bound, names: Iterable[str]) -> list[int]:
-    return [COLUMN_BYTES[bound.columns[name].type] for name in names if name not in (bound.event_id, bound.event_time.column)]
+def column_bytes(bound: Bound, names: Iterable[str]) -> int:
+    """About how many bytes columns of the event take, beside its id and time, which travel anyway."""
+    there = (bound.event_id, bound.event_time.column)
+    return sum(COLUMN_BYTES[bound.columns[name].type] for name in dict.fromkeys(names) if name not in there)
 
 
 def _features_given(bound: Bound, entities: Iterable[Entity]) -> int:

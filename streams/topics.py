@@ -4,6 +4,8 @@ Every setting that decides whether records are taken or kept is set explicitly, 
 
 - the input is stamped by the broker (LogAppendTime), so that producers' old event times neither delete the log nor hide when a
   record arrived; it is kept as long as the windows look back, and a week more;
+- so is an internal topic, which is the log that its stage's state is rebuilt from; a record there may be larger than in the input by
+  the features it carries; it has as many partitions as the input;
 - scored events carry their event time, which may be years ago or ahead: any is taken, and none ends a record's life;
 - a dead letter is a record of the input and its headers, so its topic takes that much more.
 """
@@ -18,9 +20,12 @@ from schemas.errors import TopicError
 from streams.bound import Bound
 from streams.dead_letters import HEADER_ROOM_BYTES
 from streams.kafka import AdminClient, KafkaDown, KafkaException, NewTopic, TopicFacts, cause, topic_facts
+from streams.pipeline import Topic
+from streams.stage import Stage, stages
 
 INPUT_RECORD_BYTES = 1_048_588  # the broker's own default, written out
 OUTPUT_RECORD_BYTES = 1_048_588
+HOP_ROOM_BYTES = HEADER_ROOM_BYTES  # features so far, and where the original stands
 DAY_MS = 86_400_000
 SPARE_MS = 7 * DAY_MS  # kept beyond what the windows look back on: time to find a fault in
 ANY_MS = str(2**63 - 1)
@@ -31,10 +36,11 @@ FOREVER_MS = -1
 class TopicPlan:
     """A topic to be made: its role in the pipeline, and every setting that matters."""
 
-    role: str  # input, output or dead letters
+    role: str  # input, labels, internal, output or dead letters
     name: str
     partitions: int
     settings: Mapping[str, str]
+    needed_ms: int = 0  # how far back it must reach for the state that is rebuilt from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +52,41 @@ class Finding:
     words: str
 
 
-def planned_topics(bound: Bound, partitions: int) -> tuple[TopicPlan, TopicPlan, TopicPlan]:
-    """Input, output and dead letters of a pipeline.
+def planned_topics(bound: Bound, partitions: int) -> tuple[TopicPlan, ...]:
+    """Every topic of a pipeline: input, output and dead letters first, then those of labels and the internal ones.
 
     Raises:
-        TopicError: the pipeline can't run over that many partitions.
+        TopicError: the pipeline declares another number of partitions for its input.
     """
-    scattered = entities_scattered_by(bound, partitions)
-    if scattered:
-        raise TopicError(_scattered(bound, scattered, partitions))
+    declared = bound.input.partitions
+    if declared is not None and declared != partitions:
+        raise TopicError(f"topic {bound.input.name}: the pipeline declares {declared} partitions, and {partitions} are asked for")
 
     def settings(record_bytes: int, retention_ms: int) -> dict[str, str]:
         return {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(record_bytes)}
 
+    stamped = {"message.timestamp.type": "LogAppendTime"}
     any_time = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": ANY_MS, "message.timestamp.after.max.ms": ANY_MS}
-    events = settings(INPUT_RECORD_BYTES, bound.retention_ms + SPARE_MS) | {"message.timestamp.type": "LogAppendTime"}
+
+    def read(role: str, topic: Topic, record_bytes: int, needed_ms: int) -> TopicPlan:
+        count = topic.partitions or partitions
+        return TopicPlan(role, topic.name, count, settings(record_bytes, needed_ms + SPARE_MS) | stamped, needed_ms)
+
     scores = settings(OUTPUT_RECORD_BYTES, FOREVER_MS) | any_time
     letters = settings(INPUT_RECORD_BYTES + HEADER_ROOM_BYTES, FOREVER_MS) | any_time
-    return (
-        TopicPlan("input", bound.input.name, partitions, events),
-        TopicPlan("output", bound.output.name, partitions, scores),
+    first, *others = stages(bound, partitions)
+    plans = [
+        read("input", bound.input, INPUT_RECORD_BYTES, first.retention_ms),
+        TopicPlan("output", bound.output.name, bound.output.partitions or partitions, scores),
         TopicPlan("dead letters", bound.input.dead_letters, partitions, letters),
-    )
+    ]
+    for stage in others:
+        if stage.kind == "labels":
+            labels = read("labels", stage.input, INPUT_RECORD_BYTES, 0)
+            plans += [labels, TopicPlan("dead letters", stage.input.dead_letters, labels.partitions, letters)]
+        else:
+            plans.append(read("internal", stage.input, INPUT_RECORD_BYTES + HOP_ROOM_BYTES, stage.retention_ms))
+    return tuple(plans)
 
 
 def create_topics(client: AdminClient, plans: Sequence[TopicPlan], replication: int = -1, timeout_seconds: float = 20.0) -> tuple[str, ...]:
@@ -118,41 +137,84 @@ def existing(client: AdminClient, names: Sequence[str], timeout_seconds: float =
 
 
 def facts_of(client: AdminClient, bound: Bound) -> dict[str, TopicFacts]:
-    """Facts about a pipeline's three topics.
+    """Facts about each of a pipeline's topics, internal ones included.
 
     Raises:
         TopicError: one of them does not exist.
         KafkaDown: the broker does not answer.
     """
-    return topic_facts(client, (bound.input.name, bound.output.name, bound.input.dead_letters))
+    source = topic_facts(client, (bound.input.name,))
+    return source | topic_facts(client, [name for name in topic_names(bound, source[bound.input.name].partitions) if name not in source])
+
+
+def topic_names(bound: Bound, partitions: int) -> tuple[str, ...]:
+    """Every topic of a pipeline whose input has so many partitions."""
+    names = [bound.input.name, bound.output.name, bound.input.dead_letters]
+    for stage in stages(bound, partitions)[1:]:
+        names += [stage.input.name, stage.input.dead_letters] if stage.kind == "labels" else [stage.input.name]
+    return tuple(names)
 
 
 def findings(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding, ...]:
     """What is wrong with a pipeline's topics, fatal findings first."""
     source, out, letters = (facts[name] for name in (bound.input.name, bound.output.name, bound.input.dead_letters))
-    found = [*_of_input(bound, source), *_of_letters(source, letters)]
-    for topic in (source, out, letters):
+    first, *others = stages(bound, source.partitions)
+    found = [*_of_log(first, source), *_of_count(bound.input, source), *_of_count(bound.output, out), *_of_letters(source, letters)]
+    written, logs = [out, letters], [source]
+    for stage in others:
+        topic = facts[stage.input.name]
+        if stage.kind == "labels":
+            found += [*_of_count(stage.input, topic), *_of_letters(topic, facts[stage.input.dead_letters])]
+            written.append(facts[stage.input.dead_letters])
+        else:
+            found += [*_of_log(stage, topic), *_of_internal(source, topic)]
+            logs.append(topic)
+    for topic in (*logs, *written):
         policy = topic.settings["cleanup.policy"]
         if "compact" in policy:
             words = f"its cleanup.policy is {policy}, wanted delete: compaction keeps the last record of a key only"
             found.append(Finding(topic.name, True, words))
-    for topic in (out, letters):
+    for topic in written:
         if topic.settings["message.timestamp.type"] == "CreateTime" and topic.retention_ms >= 0:
             words = f"its retention.ms is {topic.retention_ms} and its records carry event times: one that old is deleted at once"
             found.append(Finding(topic.name, False, words))
     return tuple(sorted(found, key=lambda finding: not finding.fatal))
 
 
-def _of_input(bound: Bound, source: TopicFacts) -> Iterator[Finding]:
-    scattered = entities_scattered_by(bound, source.partitions)
-    if scattered:
-        yield Finding(source.name, True, _scattered(bound, scattered, source.partitions))
-    if 0 <= source.retention_ms < bound.retention_ms:
+def _of_log(stage: Stage, log: TopicFacts) -> Iterator[Finding]:
+    """What is wrong with a topic as the log that a stage's state is rebuilt from."""
+    if 0 <= log.retention_ms < stage.retention_ms:
         words = (
-            f"its retention.ms is {source.retention_ms}, wanted {bound.retention_ms} or more: "
-            f"the windows look back {bound.retention_ms / DAY_MS:.1f} days, and a lost state could not be rebuilt from it"
+            f"its retention.ms is {log.retention_ms}, wanted {stage.retention_ms} or more: "
+            f"the windows look back {stage.retention_ms / DAY_MS:.1f} days, and a lost state could not be rebuilt from it"
         )
-        yield Finding(source.name, False, words)
+        yield Finding(log.name, False, words)
+
+
+def _of_count(declared: Topic, topic: TopicFacts) -> Iterator[Finding]:
+    if declared.partitions is not None and declared.partitions != topic.partitions:
+        words = f"it has {topic.partitions} partitions, and the pipeline declares {declared.partitions}; say partitions={topic.partitions}"
+        yield Finding(topic.name, True, f"{words}, or leave it out")
+
+
+def _of_internal(source: TopicFacts, internal: TopicFacts) -> Iterator[Finding]:
+    if internal.partitions != source.partitions:
+        words = (
+            f"it has {internal.partitions} partitions and {source.name} {source.partitions}: one of them was made for another plan. "
+            "If nothing was scored yet, delete it and let `millrace topics create` make it; else give the pipeline a new name, "
+            "which has topics, groups and state of its own, and let it read from the earliest event"
+        )
+        yield Finding(internal.name, True, words)
+    wanted = source.max_record_bytes + HOP_ROOM_BYTES
+    if internal.max_record_bytes < wanted:
+        words = f"its max.message.bytes is {internal.max_record_bytes}, wanted {wanted}: the largest events of {source.name} would not fit"
+        yield Finding(internal.name, False, words)
+    if internal.settings["message.timestamp.type"] == "CreateTime" and internal.retention_ms >= 0:
+        words = (
+            f"its retention.ms is {internal.retention_ms} and its message.timestamp.type CreateTime, wanted LogAppendTime: "
+            "old events would be deleted at once"
+        )
+        yield Finding(internal.name, True, words)
 
 
 def _of_letters(source: TopicFacts, letters: TopicFacts) -> Iterator[Finding]:
@@ -169,24 +231,10 @@ def check_topics(bound: Bound, facts: Mapping[str, TopicFacts]) -> tuple[Finding
     """The warnings about a pipeline's topics.
 
     Raises:
-        TopicError: one of them would lose records, or can't be read in one pass.
+        TopicError: one of them would lose records, or contradicts the plan.
     """
     found = findings(bound, facts)
     fatal = [finding for finding in found if finding.fatal]
     if fatal:
         raise TopicError("; ".join(f"topic {finding.topic}: {finding.words}" for finding in fatal))
     return found
-
-
-def entities_scattered_by(bound: Bound, partitions: int) -> tuple[str, ...]:
-    """Entities whose events lie in several partitions: those that the input is not keyed by, if it has more than one."""
-    if partitions == 1:
-        return ()
-    return tuple(entity.name for entity in bound.pipeline.entities if bound.key not in entity.key_columns)
-
-
-def _scattered(bound: Bound, entities: Sequence[str], partitions: int) -> str:
-    return (
-        f"{partitions} partitions keyed by {bound.key!r} scatter the events of {', '.join(entities)}, whose order must be that of one log; "
-        f"wanted 1 partition, or only entities keyed by {bound.key!r}"
-    )

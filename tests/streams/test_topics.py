@@ -14,7 +14,7 @@ from streams.bound import Bound
 from streams.dead_letters import HEADER_ROOM_BYTES
 from streams.kafka import OFFSET_BEGINNING, KafkaError, TopicFacts, TopicPartition, plain_consumer, plain_producer
 from streams.load import load_bound
-from streams.topics import ANY_MS, DAY_MS, check_topics, findings, planned_topics
+from streams.topics import ANY_MS, DAY_MS, INPUT_RECORD_BYTES, check_topics, findings, planned_topics
 from tests.services import Broker
 from tests.streams.command_line import Run, payment, runner, written
 from tests.streams.payment import bound_pipeline, write_pipeline
@@ -22,11 +22,11 @@ from tests.streams.payment import bound_pipeline, write_pipeline
 SECOND_ENTITY = {"entities=(customer,)": 'entities=(customer, Entity("terminal", "terminal_id", (Window(days(1)),), (Count(),)))'}
 
 
-def planned_facts(bound: Bound, **changes: dict[str, str]) -> dict[str, TopicFacts]:
+def planned_facts(bound: Bound, partitions: int = 1, **changes: dict[str, str]) -> dict[str, TopicFacts]:
     """The facts of topics made as planned; `changes` by role."""
     return {
         plan.name: TopicFacts(plan.name, plan.partitions, {**plan.settings, **changes.get(plan.role.replace(" ", "_"), {})})
-        for plan in planned_topics(bound, 1)
+        for plan in planned_topics(bound, partitions)
     }
 
 
@@ -62,7 +62,7 @@ def test_every_setting_that_could_lose_records_is_said_explicitly(tmp_path: Path
 )
 def test_a_setting_that_would_lose_records_is_found(tmp_path: Path, role: str, settings: dict[str, str], fatal: bool, words: str) -> None:
     bound = bound_pipeline(tmp_path)
-    facts = planned_facts(bound, **{role: settings})
+    facts = planned_facts(bound, 1, **{role: settings})
     (finding,) = findings(bound, facts)
     assert finding.fatal == fatal
     assert words in finding.words
@@ -73,14 +73,44 @@ def test_a_setting_that_would_lose_records_is_found(tmp_path: Path, role: str, s
         assert check_topics(bound, facts) == (finding,)
 
 
-def test_an_entity_with_another_key_is_refused_over_several_partitions(tmp_path: Path) -> None:
+def test_an_entity_with_another_key_gets_an_internal_topic_unless_one_partition_has_all_its_events(tmp_path: Path) -> None:
     bound = bound_pipeline(tmp_path, SECOND_ENTITY)
     assert len(planned_topics(bound, 1)) == 3
-    with pytest.raises(TopicError, match="scatter the events of terminal"):
-        planned_topics(bound, 2)
-    facts = planned_facts(bound)
-    facts["payments"] = replace(facts["payments"], partitions=2)
-    with pytest.raises(TopicError, match="scatter the events of terminal"):
+    internal = planned_topics(bound, 2)[3]
+    assert (internal.role, internal.name, internal.partitions) == ("internal", "payments.by-terminal", 2)
+    assert internal.settings["message.timestamp.type"] == "LogAppendTime"  # old events must not be deleted at once
+    assert int(internal.settings["retention.ms"]) == DAY_MS + 7 * DAY_MS
+    assert int(internal.settings["max.message.bytes"]) > INPUT_RECORD_BYTES
+    assert findings(bound, planned_facts(bound, 2)) == ()
+
+
+@pytest.mark.parametrize(
+    ("topic", "change", "fatal", "words"),
+    [
+        ("payments.by-terminal", {"partitions": 3}, True, "it has 3 partitions and payments 2"),
+        ("payments.by-terminal", {"retention.ms": "3600000"}, False, "the windows look back 1.0 days"),
+        ("payments.by-terminal", {"cleanup.policy": "compact"}, True, "compaction"),
+        ("payments.by-terminal", {"message.timestamp.type": "CreateTime"}, True, "old events would be deleted at once"),
+        ("payments.by-terminal", {"max.message.bytes": "1048588"}, False, "would not fit"),
+    ],
+)
+def test_what_is_wrong_with_an_internal_topic_is_found(tmp_path: Path, topic: str, change: dict[str, Any], fatal: bool, words: str) -> None:
+    bound = bound_pipeline(tmp_path, SECOND_ENTITY)
+    facts = planned_facts(bound, 2)
+    settings = {**facts[topic].settings, **{name: value for name, value in change.items() if name != "partitions"}}
+    facts[topic] = replace(facts[topic], partitions=change.get("partitions", 2), settings=settings)
+    (finding,) = findings(bound, facts)
+    assert (finding.topic, finding.fatal) == (topic, fatal)
+    assert words in finding.words
+
+
+def test_a_count_of_partitions_that_the_pipeline_does_not_declare_is_refused(tmp_path: Path) -> None:
+    bound = bound_pipeline(tmp_path, {'event_id="payment_id")': 'event_id="payment_id", partitions=2)'})
+    with pytest.raises(TopicError, match="declares 2 partitions, and 3 are asked for"):
+        planned_topics(bound, 3)
+    facts = planned_facts(bound, 2)
+    facts["payments"] = replace(facts["payments"], partitions=3)
+    with pytest.raises(TopicError, match="it has 3 partitions, and the pipeline declares 2"):
         check_topics(bound, facts)
 
 
@@ -134,10 +164,21 @@ def test_create_says_what_is_wrong_with_a_topic_that_is_there(millrace: Run, bro
     assert millrace("topics", "create", file, "--json").facts["topics"][0]["made"] is False
 
 
-def test_create_refuses_more_partitions_than_the_entities_allow(millrace: Run, tmp_path: Path) -> None:
-    done = millrace("topics", "create", write_pipeline(tmp_path, SECOND_ENTITY), "--partitions", "2")
-    assert done.code == 14
-    assert "scatter the events of terminal" in done.err
+def test_create_makes_internal_topics_with_the_partitions_that_the_input_has(millrace: Run, pipeline: Path, tmp_path: Path) -> None:
+    one_entity = load_bound(pipeline)
+    assert millrace("topics", "create", pipeline, "--partitions", "3").code == 0
+    text = pipeline.read_text().replace('Pipeline(\n    "payments"', f'Pipeline(\n    "{one_entity.input.name.replace("-", "_")}"')
+    for old, new in SECOND_ENTITY.items():
+        text = text.replace(old, new)
+    pipeline.write_text(text)
+    made = millrace("topics", "create", pipeline, "--partitions", "5", "--json").facts
+    assert [(topic["role"], topic["made"], topic["partitions"]) for topic in made["topics"]] == [
+        ("input", False, 3),
+        ("output", False, 3),
+        ("dead letters", False, 3),
+        ("internal", True, 3),
+    ]
+    assert made["findings"] == []
 
 
 def test_a_topic_that_is_missing_ends_with_14_and_the_way_out(millrace: Run, pipeline: Path) -> None:

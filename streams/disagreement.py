@@ -1,0 +1,139 @@
+"""Where a plan and what is running disagree: what the consumer groups have committed says by which plan the state was made.
+
+A stage's group reads its stage's input and nothing else, names its state in each commit (`streams.recovery.CommitNote`), and is the
+only worker's group on an internal topic. Whatever says otherwise was left by another plan, or by another pipeline of the same name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from schemas.errors import StateError
+from streams.bound import Bound
+from streams.kafka import AdminClient, TopicPartition, committed_by, group_names
+from streams.recovery import CommitNote
+from streams.settings import KafkaSettings
+from streams.stage import Stage
+from streams.topics import Finding
+
+Commits = Mapping[str, Sequence[TopicPartition]]  # by consumer group
+Counts = Mapping[str, int]  # partitions by topic; topics that are not there are left out
+
+ANEW = "give the pipeline a new name, which has topics, groups and state of its own, and let it read from the earliest event"
+_STAGE_GROUP = r"(\.by-.+|\.first|\.labels)?"
+
+
+def commits_of_workers(client: AdminClient, all_stages: Sequence[Stage], settings: KafkaSettings) -> Commits:
+    """What workers have committed: every group's commits that carry a worker's note.
+
+    Raises:
+        KafkaDown: the broker does not answer.
+    """
+    ours = [stage.group(settings) for stage in all_stages]
+    found = committed_by(client, sorted({*group_names(client), *ours}))
+    noted = {group: [each for each in commits if CommitNote.load(each.metadata) is not None] for group, commits in found.items()}
+    return {group: commits for group, commits in noted.items() if commits}
+
+
+def disagreements(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits, counts: Counts) -> list[Finding]:
+    """What the groups' commits have against a plan, fatal findings first.
+
+    Args:
+        bound: the pipeline.
+        all_stages: as planned for the partitions its input has.
+        settings: give the groups their names.
+        commits: of all workers' groups.
+        counts: of every topic of the plan that is there.
+    """
+    ours = {stage.group(settings): stage for stage in all_stages}
+    found = [*_of_other_plans(bound, all_stages, settings, commits), *_of_other_owners(bound, all_stages, settings, commits)]
+    for group, stage in ours.items():
+        found += _of_group(stage, group, commits.get(group, ()), counts.get(stage.input.name))
+    return sorted(found, key=lambda finding: not finding.fatal)
+
+
+def check_running(found: Sequence[Finding], on_conflict: str) -> tuple[Finding, ...]:
+    """The warnings among disagreements; with ``rebuild``, what a rebuild puts right is one.
+
+    Raises:
+        StateError: what is running was made by another plan.
+    """
+    fatal = [finding for finding in found if finding.fatal and not (on_conflict == "rebuild" and REBUILD in finding.words)]
+    if fatal:
+        raise StateError("; ".join(f"{finding.topic}: {finding.words}" for finding in fatal))
+    return tuple(found)
+
+
+REBUILD = "`millrace run --on-conflict rebuild`"
+
+
+def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count: int | None) -> Iterator[Finding]:
+    """What a stage's own group has against it."""
+    elsewhere = sorted({each.topic for each in commits} - {stage.input.name})
+    if elsewhere:
+        words = (
+            f"it reads {', '.join(elsewhere)}, and stage {stage.name} is to read {stage.input.name}: "
+            "another pipeline has this name, or had; rename one"
+        )
+        yield Finding(f"group {group}", True, words)
+    here = sorted((each for each in commits if each.topic == stage.input.name), key=lambda each: each.partition)
+    if not here:
+        return
+    if count is None:
+        words = f"it is gone, and group {group} has read it: what was in it is lost, and no state can be rebuilt from it; {ANEW}"
+        yield Finding(f"topic {stage.input.name}", True, words)
+        return
+    partitions = [each.partition for each in here]
+    if partitions != list(range(count)) and partitions == list(range(len(partitions))):
+        words = (
+            f"it has {count} partitions, and group {group} has read {len(partitions)}: its keys stand in other partitions than before, "
+            f"away from their past; send its events to a topic with {count} partitions from the first on, and {ANEW}"
+        )
+        yield Finding(f"topic {stage.input.name}", True, words)
+    states = {note.state for each in here if (note := CommitNote.load(each.metadata)) is not None} - {stage.state_fingerprint}
+    if states and stage.entities:
+        names = ", ".join(entity.name for entity in stage.entities)
+        words = (
+            f"its state is {', '.join(sorted(states))}, and that of stage {stage.name} would be {stage.state_fingerprint}: "
+            f"the definition of {names} changed; "
+        )
+        if stage.is_alone:
+            yield Finding(f"group {group}", False, words + "the next start builds it anew, as far back as the log reaches")
+        else:
+            yield Finding(f"group {group}", True, words + f"{REBUILD} builds it anew, as far back as the log reaches")
+
+
+def _of_other_plans(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits) -> Iterator[Finding]:
+    """Groups of stages that this pipeline had, and that the plan has not."""
+    ours = {stage.group(settings) for stage in all_stages}
+    like_ours = re.compile(re.escape(settings.group or bound.name) + _STAGE_GROUP)
+    for group in sorted(set(commits) - ours):
+        topics = sorted({each.topic for each in commits[group] if _is_of(bound, each.topic)})
+        if topics and like_ours.fullmatch(group):
+            words = (
+                f"it has read {', '.join(topics)}, and the plan has no such stage: another plan of this pipeline is running, or was. "
+                f"Stop it, delete the group (kafka-consumer-groups.sh --delete --group {group}) and start as kafka.start says; "
+                f"or {ANEW}"
+            )
+            yield Finding(f"group {group}", True, words)
+
+
+def _of_other_owners(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits) -> Iterator[Finding]:
+    """Groups of other pipelines on internal topics of this one."""
+    ours = {stage.group(settings) for stage in all_stages}
+    like_ours = re.compile(re.escape(settings.group or bound.name) + _STAGE_GROUP)
+    internal = {stage.input.name for stage in all_stages if stage.kind == "hop"}
+    for group in sorted(set(commits) - ours):
+        topics = sorted(internal & {each.topic for each in commits[group]})
+        if topics and not like_ours.fullmatch(group):
+            words = (
+                f"group {group} reads it as well: two pipelines, or one under two groups, write their events to one internal topic, "
+                "where each would count twice; rename one of them"
+            )
+            yield Finding(f"topic {', '.join(topics)}", True, words)
+
+
+def _is_of(bound: Bound, topic: str) -> bool:
+    read = {bound.input.name, bound.labels.topic.name if bound.labels else bound.input.name}
+    return topic in read or topic.startswith(bound.pipeline.internal)
