@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from schemas.avro import ABSENT, AvroSchema, AvroType, Enum, Fixed, Primitive, Record, Recursion, Union
+from schemas.avro import ABSENT, Array, AvroSchema, AvroType, Enum, Fixed, Map, Primitive, Record, Recursion, Union
 from schemas.errors import RecordError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,6 +31,30 @@ def record_of_json(schema: AvroSchema) -> Callable[[Any], Any]:
 def as_it_travels(schema: AvroSchema) -> Any:
     """The schema without logical types, parsed for fastavro: the same bytes, with times and decimals as the numbers that travel."""
     return AvroSchema(_without_logical_types(schema.definition)).parsed
+
+
+def json_of_record(schema: AvroSchema) -> Callable[[Any], Any]:
+    """The way back: a function from what fastavro reads under `as_it_travels` to what `record_of_json` takes for the same."""
+    return lambda value: _told(schema.root, schema.named, value)
+
+
+def _told(kind: AvroType, named: Mapping[str, AvroType], value: Any) -> Any:
+    if isinstance(kind, Recursion):
+        kind = named[kind.name]
+    if isinstance(kind, Union) and kind.nullable is not None and value is not None:
+        kind = kind.nullable
+        return _told(kind, named, value)
+    if isinstance(kind, Record) and isinstance(value, dict):
+        return {field.name: _told(field.type, named, value[field.name]) for field in kind.fields}
+    if isinstance(kind, Array) and isinstance(value, list):
+        return [_told(kind.items, named, each) for each in value]
+    if isinstance(kind, Map) and isinstance(value, dict):
+        return {key: _told(kind.values, named, each) for key, each in value.items()}
+    if isinstance(value, bytes):
+        if isinstance(kind, Primitive | Fixed) and kind.logical == "decimal":
+            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-kind.scale))
+        return value.decode("latin-1")
+    return value
 
 
 def _value(kind: AvroType, named: Mapping[str, AvroType], value: Any, at: str) -> Any:
