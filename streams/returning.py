@@ -31,7 +31,7 @@ from streams.kafka import (
     transactional_producer,
 )
 from streams.letters import COUNTED, REPLAY, StoredLetter
-from streams.progress import Progress
+from streams.progress import progress
 from streams.receipts import Receipt, Run, audit_topic, make_audit_topic, read_ledger
 from streams.second_look import Verdict
 from streams.settings import KafkaSettings
@@ -104,7 +104,7 @@ class Sending:
             total: how many are expected, for whoever watches.
         """
         done = 0
-        with Progress(f"letters {self.run.action}", total) as shown:
+        with progress(f"letters {self.run.action}", total) as shown:
             for chunk in chunks(letters):
                 chosen = choose(chunk)
                 closed = [each.draft.letter if isinstance(each, Verdict) else each for each in chosen]
@@ -112,7 +112,7 @@ class Sending:
                 if closed:
                     self._commit(closed, [each for each in chosen if isinstance(each, Verdict)], offsets)
                 done += len(closed)
-                shown(done)
+                shown(len(closed))
         return done
 
     def _offsets(self, letters: Sequence[StoredLetter], closed: set[tuple[int, int]]) -> list[TopicPartition]:
