@@ -25,7 +25,13 @@ from typing import Any
 
 import fastavro
 import redis
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
 from streams.bound import Bound
 from streams.create_topics import create
@@ -325,6 +331,16 @@ class Scene:
             wait_for(what, seen, seconds)
         except Waited as error:
             raise Waited(f"{error}; committed {self.committed()}; {worker.log[-3_000:] if worker else ''}") from None
+
+    def add_partitions(self, count: int) -> None:
+        """Let the input have so many; this scene's own clients take it as it is then."""
+        topic, client = self.bound.input.name, self.broker.admin
+        for answer in client.create_partitions([NewPartitions(topic, count)]).values():
+            answer.result()
+        wait_for("the new partitions", lambda: len(client.list_topics(topic, 5).topics[topic].partitions) == count)
+        self.partitions = count
+        for name in ("_producer", "_reader"):
+            self.__dict__.pop(name, None)
 
     def positions(self) -> dict[int, int | None]:
         """How far the state has come in Redis, by partition."""
