@@ -121,6 +121,11 @@ def concat(tables: Sequence[Table]) -> Table:
     return pa.concat_tables(tables)
 
 
+def counts_of(array: Any) -> dict[str, int]:
+    """How often each text stands in an array, nulls left out."""
+    return {each["values"]: each["counts"] for each in pc.value_counts(pc.drop_null(array)).to_pylist()}
+
+
 def strings(values: Sequence[str | None]) -> Any:
     """An array of text and nulls."""
     return pa.array(values, pa.string())

@@ -43,6 +43,7 @@ class Past:
         values: n records, as the decoder reads them.
         keys: n texts.
         arrived_ms: shape (n,): when each came in.
+        absent: shape (n,): records without a value; None = all have one.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Past:
     values: PackedBytes
     keys: Sequence[bytes | None]
     arrived_ms: Ints
+    absent: Mask | None = None
 
     def batch(self) -> Batch:
         """The same as a worker's batch."""
@@ -63,7 +65,7 @@ class Past:
             arrived_ms=self.arrived_ms,
             keys=self.keys,
             raw=self.values,
-            absent=np.zeros(n, np.bool_),
+            absent=np.zeros(n, np.bool_) if self.absent is None else self.absent,
             headers=lambda row: (),
             columns={},
             rejected=np.zeros(n, np.uint8),

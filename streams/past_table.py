@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from schemas.avro import AvroSchema
@@ -42,7 +44,6 @@ class PastTable:
         text: bool = False,
     ) -> None:
         self._reader = TableReader.of(table, bound.schema, where, time_zone, text)
-        self._where = where
         self._key = bound.key
         self._arrived = arrived
         guarded = [entity.name for entity in bound.pipeline.entities if entity.guard]
@@ -55,38 +56,40 @@ class PastTable:
         self._encoder = Encoder(self._reader.schema, "confluent", SCHEMA_ID)
         self.decoder = Decoder(bound.schema, "confluent", OneSchema(self._reader.schema))
 
-    def past(self, table: Table, first_offset: int, first_row: int | None = None) -> Past:
+    def past(self, table: Table, first_offset: int, first_row: int | None = None, where: str | None = None) -> Past:
         """A table's rows as records, at consecutive offsets.
 
         Args:
             table: of the shape.
             first_offset: of its first row.
             first_row: what that row is called in messages; the same by default.
+            where: what messages call the table; as at the beginning by default.
 
         Raises:
             HistoryError: a value is missing or of another type; names column and row.
         """
         row = first_offset if first_row is None else first_row
-        columns = self._reader.columns(table, row)
+        reader = self._reader if where is None else replace(self._reader, where=where)
+        columns = reader.columns(table, row)
         n = len(table)
         try:
             values = self._encoder.encode(columns) if n else PackedBytes.pack([])
         except (ValueError, TypeError) as error:
-            raise HistoryError(f"{self._where}, rows {row} to {row + n - 1}: {error}") from error
+            raise HistoryError(f"{reader.where}, rows {row} to {row + n - 1}: {error}") from error
         return Past(
-            source=self._where,
+            source=reader.where,
             partition=0,
             offsets=np.arange(first_offset, first_offset + n, dtype=np.int64),
             next_offset=first_offset + n,
             values=values,
             keys=texts_of(columns[self._key]) if self._key in columns else [None] * n,
-            arrived_ms=self._arrivals(table, row),
+            arrived_ms=self._arrivals(reader, table, row),
         )
 
-    def _arrivals(self, table: Table, first_row: int) -> Ints:
+    def _arrivals(self, reader: TableReader, table: Table, first_row: int) -> Ints:
         if self._arrived is None:
             return np.zeros(len(table), np.int64)
-        return self._reader.times_ms(table, self._arrived, first_row)
+        return reader.times_ms(table, self._arrived, first_row)
 
 
 class OneSchema:

@@ -1,0 +1,111 @@
+"""The verbs of `millrace features`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import HistoryError, MissingProgram, SettingsError
+from streams.command import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
+
+if TYPE_CHECKING:
+    from streams.bound import Bound
+    from streams.history import History
+
+app = typer.Typer(help="Features over history: what they are, and what they were.", no_args_is_help=True)
+
+MIB = 1 << 20
+
+
+@app.callback()
+def _check_extra() -> None:
+    try:
+        import jinja2  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MissingProgram(f"{error.name} is not installed; `pip install 'millrace[features]'` brings what these verbs need") from error
+
+
+@app.command("build")
+def build(
+    pipeline: PipelineFile,
+    sources: Annotated[
+        list[str],
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Files, a folder or a pattern (Parquet, CSV, Avro, JSON lines), or kafka:TOPIC; may be given again.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the features go.", show_default=False)],
+    which: Which = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="OFFSET|TIME", help="Of a topic: the first events wanted.", show_default=False)
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="OFFSET|TIME", help="Of a topic: the first not wanted any more.", show_default=False)
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(metavar="NAME", help="Of times that have none, such as UTC.", show_default=False)] = None,
+    arrived: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Says when each record arrived; a guard needs it.", show_default=False)
+    ] = None,
+    rows_per_file: Annotated[int, typer.Option(min=1, help="Of each file but the last.")] = 1_000_000,
+    unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Refuse an event id that comes twice.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features that are there.")] = False,
+    state_memory: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Most memory for state; by default 60% of the machine's.", show_default=False)
+    ] = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the features of past events, to the bit what a worker would have served, and write them as Parquet."""
+    from streams.build_features import BuildOptions, build_features, build_words
+
+    bound = bound_of(pipeline, which)
+    history = _history(bound, sources, start, end, time_zone, arrived, settings)
+    options = BuildOptions(rows_per_file, unique_ids, overwrite, None if state_memory is None else state_memory * MIB)
+    with _progress("events", history.rows) as progress:
+        facts = build_features(bound, history, to, options, progress)
+    say(facts, as_json, build_words)
+
+
+def _history(
+    bound: Bound,
+    sources: list[str],
+    start: str | None,
+    end: str | None,
+    time_zone: str | None,
+    arrived: str | None,
+    settings: Path | None,
+) -> History:
+    from streams.history import TOPIC_PREFIX, open_files
+
+    topics = [source.removeprefix(TOPIC_PREFIX) for source in sources if source.startswith(TOPIC_PREFIX)]
+    if not topics:
+        if start or end:
+            raise SettingsError("--start and --end are of a topic; files are read whole")
+        return open_files(bound, sources, time_zone, arrived)
+    if len(sources) > 1:
+        raise HistoryError(f"{', '.join(sources)}: a topic is read alone, since one log has no place among others")
+    from streams.topic_history import Edge, TopicHistory
+
+    edges = [None if text is None else Edge.parse(text) for text in (start, end)]
+    return TopicHistory(bound, settings_of(settings), topics[0], *edges)
+
+
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error where somebody looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
