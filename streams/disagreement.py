@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from schemas.errors import StateError
 from streams.bound import Bound
 from streams.kafka import AdminClient, TopicPartition, committed_by, group_names
-from streams.recovery import CommitNote
+from streams.recovery import CommitNote, repartitioned
 from streams.settings import KafkaSettings
 from streams.stage import Stage
 from streams.topics import Finding
@@ -21,6 +21,7 @@ Commits = Mapping[str, Sequence[TopicPartition]]  # by consumer group
 Counts = Mapping[str, int]  # partitions by topic; topics that are not there are left out
 
 ANEW = "give the pipeline a new name, which has topics, groups and state of its own, and let it read from the earliest event"
+REBUILD = "--on-conflict rebuild"  # what tells a fault that a rebuild puts right
 _STAGE_GROUP = r"(\.by-.+|\.first|\.labels)?"
 
 
@@ -65,9 +66,6 @@ def check_running(found: Sequence[Finding], on_conflict: str) -> tuple[Finding, 
     return tuple(found)
 
 
-REBUILD = "`millrace run --on-conflict rebuild`"
-
-
 def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count: int | None) -> Iterator[Finding]:
     """What a stage's own group has against it."""
     elsewhere = sorted({each.topic for each in commits} - {stage.input.name})
@@ -77,21 +75,18 @@ def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count
             "another pipeline has this name, or had; rename one"
         )
         yield Finding(f"group {group}", True, words)
-    here = sorted((each for each in commits if each.topic == stage.input.name), key=lambda each: each.partition)
+    here = [each for each in commits if each.topic == stage.input.name]
     if not here:
         return
     if count is None:
         words = f"it is gone, and group {group} has read it: what was in it is lost, and no state can be rebuilt from it; {ANEW}"
         yield Finding(f"topic {stage.input.name}", True, words)
         return
-    partitions = [each.partition for each in here]
-    if partitions != list(range(count)) and partitions == list(range(len(partitions))):
-        words = (
-            f"it has {count} partitions, and group {group} has read {len(partitions)}: its keys stand in other partitions than before, "
-            f"away from their past; send its events to a topic with {count} partitions from the first on, and {ANEW}"
-        )
-        yield Finding(f"topic {stage.input.name}", True, words)
-    states = {note.state for each in here if (note := CommitNote.load(each.metadata)) is not None} - {stage.state_fingerprint}
+    notes = [note for each in here if (note := CommitNote.load(each.metadata)) is not None]
+    before = sorted({note.partitions for note in notes} - {0, count})
+    if before:
+        yield Finding(f"topic {stage.input.name}", True, str(repartitioned("it", before[-1], count)))
+    states = {note.state for note in notes} - {stage.state_fingerprint}
     if states and stage.entities:
         names = ", ".join(entity.name for entity in stage.entities)
         words = (
@@ -101,7 +96,9 @@ def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count
         if stage.is_alone:
             yield Finding(f"group {group}", False, words + "the next start builds it anew, as far back as the log reaches")
         else:
-            yield Finding(f"group {group}", True, words + f"{REBUILD} builds it anew, as far back as the log reaches")
+            yield Finding(
+                f"group {group}", True, words + f"`millrace run PIPELINE {REBUILD}` builds it anew, as far back as the log reaches"
+            )
 
 
 def _of_other_plans(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits) -> Iterator[Finding]:

@@ -160,8 +160,11 @@ def group_consumer(
     return consumer
 
 
-def plain_consumer(settings: KafkaSettings, group: str, *, read_committed: bool = True) -> Consumer:
-    """A reader that commits nothing: for looking at topics, offsets and dead letters."""
+def plain_consumer(settings: KafkaSettings, group: str, *, read_committed: bool = True, off_the_log: str = "earliest") -> Consumer:
+    """A reader that commits nothing: for looking at topics, offsets and dead letters.
+
+    Where an offset is not in the log any more it goes on as `off_the_log` says: ``earliest``, or ``error``, which it then reports.
+    """
     return Consumer(
         {
             **_common(settings),
@@ -169,7 +172,7 @@ def plain_consumer(settings: KafkaSettings, group: str, *, read_committed: bool 
             "isolation.level": "read_committed" if read_committed else "read_uncommitted",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": off_the_log,
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 5,
         }
