@@ -1,0 +1,290 @@
+"""One run: topics, workers, a feeder that may wait for each day to be routed, and everything that came out."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from benchmarks.handbook.definition import LogRow
+from benchmarks.handbook.transactions import LABEL_DELAY_DAYS, Transactions
+from inference.model_card import ModelCard, write_card
+from schemas.avro import AvroSchema
+from schemas.codec import Encoder
+from schemas.columns import Columns, Ints, PackedBytes
+from streams.bound import Bound
+from streams.create_topics import create
+from streams.hop import HopSchema
+from streams.kafka import KafkaError, Message, Producer, TopicPartition, plain_consumer, plain_producer
+from streams.load import load_bound
+from streams.local_process import choose_port
+from streams.pipeline import Topic
+from streams.scored_event import output_schema
+from streams.settings import KafkaSettings, RedisSettings, Settings
+from streams.stage import stages
+
+HERE = Path(__file__).parent
+HEADER_BYTES = 5  # of Confluent's framing
+PATIENCE_SECONDS = 120.0  # without any progress
+
+
+class NoProgress(Exception):
+    """What was waited for did not come."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came out for the transactions, a row an output."""
+
+    transaction: Ints  # shape (n,)
+    features: np.ndarray[Any, np.dtype[np.float64]]  # shape (n, 15)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run left on its topics."""
+
+    scored: Scored
+    log: list[LogRow]  # of the terminals' topic, partition after partition
+    letters: int  # dead letters of transactions
+    label_letters: int  # and of labels
+    seconds: float  # from the first record sent to the last score read
+
+
+@dataclass
+class _Reader:
+    """Collects the values of a topic's records, by partition, as a read_committed reader sees them."""
+
+    settings: Settings
+    topic: str
+    partitions: int
+    values: dict[int, list[bytes]] = field(default_factory=dict)
+    ended_at: dict[int, int] = field(default_factory=dict)  # where each partition ended when that was last seen
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._consumer = plain_consumer(self.settings.kafka, "handbook-reader")
+        self._consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(self.partitions)])
+        self.values = {partition: [] for partition in range(self.partitions)}
+
+    def read(self, seconds: float) -> None:
+        """Take what is there, waiting so long for the first of it."""
+        first: Message | None = self._consumer.poll(seconds)
+        if first is None:
+            return
+        for message in (first, *self._consumer.consume(20_000, 0)):
+            error, value, partition, offset = message.error(), message.value(), message.partition(), message.offset()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
+                self.ended_at[partition] = offset
+            elif error is None and value is not None and partition is not None:
+                self.values[partition].append(value)
+                self.count += 1
+
+    def read_to_the_end(self) -> None:
+        """Read until nothing is left in any partition."""
+        for partition in range(self.partitions):
+            end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10.0)[1]
+            while self.ended_at.get(partition, -1) < end:
+                self.read(0.1)
+
+    def await_count(self, wanted: int, workers: Sequence[subprocess.Popen[bytes]]) -> None:
+        """Read until there are so many records.
+
+        Raises:
+            NoProgress: a worker ended, or nothing came for long.
+        """
+        deadline, before = time.monotonic() + PATIENCE_SECONDS, self.count
+        while self.count < wanted:
+            self.read(0.02)
+            if self.count > before:
+                deadline, before = time.monotonic() + PATIENCE_SECONDS, self.count
+            if time.monotonic() > deadline or any(worker.poll() is not None for worker in workers):
+                codes = [worker.poll() for worker in workers]
+                raise NoProgress(f"{self.count} of {wanted} records on {self.topic}; exit codes of the workers: {codes}")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@dataclass
+class Run:
+    """Pipeline, topics and workers of one run.
+
+    Attributes:
+        folder: gets the pipeline's files, the model and the workers' logs.
+        bootstrap_servers, redis_url: where the services are.
+        partitions: of every topic.
+    """
+
+    folder: Path
+    bootstrap_servers: str
+    redis_url: str
+    partitions: int
+
+    def __post_init__(self) -> None:
+        shutil.copytree(HERE, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "models"))
+        self.bound: Bound = load_bound(self.folder / "pipeline.py")
+        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        self.settings = Settings(kafka=kafka, redis=RedisSettings(url=self.redis_url))  # type: ignore[arg-type]
+        write_model(self.bound)
+        create(self.bound, self.settings, self.partitions, 1)
+        self.stages = stages(self.bound, self.partitions)
+
+    def __call__(self, rows: Transactions, *, workers: int, lock_step: bool, kill: bool) -> Outcome:
+        """Feed all transactions and, seven days later, their labels.
+
+        Args:
+            rows: the transactions.
+            workers: processes, each with all stages.
+            lock_step: whether each day's labels and transactions wait until those before them stand in the terminals' topic.
+            kill: whether a worker is killed half-way, and another one started in its place.
+
+        Raises:
+            NoProgress: something stands still.
+        """
+        hop_topic = next(stage.input.name for stage in self.stages if stage.counts_labels)
+        with self._workers(workers) as running:
+            hop, out = (_Reader(self.settings, topic, self.partitions) for topic in (hop_topic, self.bound.output.name))
+            letters = _Reader(self.settings, f"{self.bound.input.name}.dlq", self.partitions)
+            label_letters = _Reader(self.settings, f"{_labels(self.bound).name}.dlq", self.partitions)
+            began = time.monotonic()
+            for number, (topic, columns) in enumerate(days := list(self._days(rows))):
+                self._send(topic, columns)
+                if lock_step:
+                    hop.await_count(sum(len(each["transaction_id"]) for _, each in days[: number + 1]), running)
+                if kill and number == len(days) // 2:
+                    running[-1].kill()
+                    running[-1].wait()
+                    running[-1] = self._worker(f"{workers}")
+            out.await_count(len(rows), running)
+            seconds = time.monotonic() - began
+            hop.await_count(2 * len(rows), running)
+        for reader in (hop, out, letters, label_letters):
+            reader.read_to_the_end()
+            reader.close()
+        scored = self._scored(value for part in out.values.values() for value in part)
+        log = list(self._log(value for part in hop.values.values() for value in part))
+        return Outcome(scored, log, letters.count, label_letters.count, seconds)
+
+    def _days(self, rows: Transactions) -> Iterator[tuple[Topic, Columns]]:
+        """What is sent, in its order: each day first the labels that are known by then, all of them in the end."""
+        day = rows.day
+        for now in range(int(day[-1]) + LABEL_DELAY_DAYS + 1):
+            known, happening = np.flatnonzero(day == now - LABEL_DELAY_DAYS), np.flatnonzero(day == now)
+            if len(known):
+                yield _labels(self.bound), rows.label_columns(known)
+            if len(happening):
+                yield self.bound.input, rows.columns(happening)
+
+    def _send(self, topic: Topic, columns: Columns) -> None:
+        schema = AvroSchema.parse((HERE / (topic.schema or "")).read_text(), topic.name)
+        encoder = Encoder(schema, "confluent", int(Path(topic.schema or "").name.split("-", 1)[0]))
+        producer = self._producer
+        keys = columns[topic.key or ""]
+        assert isinstance(keys, PackedBytes)
+        for value, key in zip(encoder.encode(columns), keys, strict=True):
+            producer.produce(topic.name, value, key)
+        assert producer.flush(60.0) == 0, f"the broker did not take all records of {topic.name}"
+
+    @property
+    def _producer(self) -> Producer:
+        if not hasattr(self, "_made_producer"):
+            self._made_producer = plain_producer(self.settings.kafka)
+        return self._made_producer
+
+    @contextmanager
+    def _workers(self, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+        running = [self._worker(str(number)) for number in range(count)]
+        try:
+            yield running
+            for worker in running:
+                worker.send_signal(signal.SIGTERM)
+            codes = [worker.wait(30) for worker in running]
+            assert not any(codes), f"workers ended with {codes}"
+        finally:
+            for worker in running:
+                if worker.poll() is None:
+                    worker.kill()
+                    worker.wait()
+
+    def _worker(self, instance: str) -> subprocess.Popen[bytes]:
+        variables = {
+            "MILLRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "MILLRACE_KAFKA__INSTANCE": f"handbook-{instance}",
+            "MILLRACE_KAFKA__START": "earliest",
+            "MILLRACE_KAFKA__SESSION_TIMEOUT_MS": "3000",
+            "MILLRACE_REDIS__URL": self.redis_url,
+            "MILLRACE_HEALTH__PORT": str(choose_port(None)),
+            "PYTHONPATH": str(HERE.parents[1]),
+        }
+        command = [sys.executable, "-m", "millrace", "run", str(self.folder / "pipeline.py")]
+        with (self.folder / f"worker-{instance}.log").open("wb") as log:
+            return subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=self.folder)
+
+    def _scored(self, values: Iterable[bytes]) -> Scored:
+        definition: Any = output_schema(self.bound).definition
+        schema, names = fastavro.parse_schema(definition), self.bound.features.names
+        transactions, features = [], []
+        for value in values:
+            event: Any = fastavro.schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), schema, None)
+            transactions.append(int(event["event_id"]))
+            features.append([event["features"][name] for name in names])
+        return Scored(np.array(transactions, np.int64), np.array(features))
+
+    def _log(self, values: Iterable[bytes]) -> Iterator[LogRow]:
+        stage = next(stage for stage in self.stages if stage.counts_labels)
+        definition: Any = HopSchema.of(self.bound, stage).schema.definition
+        schema = fastavro.parse_schema(definition)
+        for value in values:
+            row: Any = fastavro.schemaless_reader(io.BytesIO(value), schema, None)
+            label = row["label"] if row["kind"] == "label" else None
+            time_ms = round(row["event_time"].timestamp() * 1_000)
+            yield LogRow(int(row["keys"]["terminal_id"]), int(row["event_id"]), time_ms, label)
+
+
+def _labels(bound: Bound) -> Topic:
+    assert bound.pipeline.labels is not None
+    return bound.pipeline.labels.topic
+
+
+def write_model(bound: Bound) -> None:
+    """A tree of one split: these runs look at features, and a score for each is all that is asked of the model."""
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["score"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0, 0, 0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[220.0, 0.0, 0.0],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[0.0, 1.0],
+    )
+    inputs = helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, len(bound.features.names)])
+    graph = helper.make_graph([node], "handbook", [inputs], [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    write_card(model, ModelCard(bound.model.name, "1", bound.features.names, bound.features.fingerprint, 0.5))
+    bound.model_path.parent.mkdir(exist_ok=True)
+    onnx.save(model, str(bound.model_path))
