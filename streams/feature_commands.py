@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,15 +21,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Features over history: what they are, and what they were.", no_args_is_help=True)
 
 MIB = 1 << 20
+NEEDED = ("jinja2", "pyarrow")
 
 
 @app.callback()
 def _check_extra() -> None:
-    try:
-        import jinja2  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingProgram(f"{error.name} is not installed; `pip install 'millrace[features]'` brings what these verbs need") from error
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingProgram(f"{', '.join(missing)} not installed; `pip install 'millrace[features]'` brings what these verbs need")
 
 
 @app.command("build")
