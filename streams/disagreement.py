@@ -25,14 +25,16 @@ REBUILD = "--on-conflict rebuild"  # what tells a fault that a rebuild puts righ
 _STAGE_GROUP = r"(\.by-.+|\.first|\.labels)?"
 
 
-def commits_of_workers(client: AdminClient, all_stages: Sequence[Stage], settings: KafkaSettings) -> Commits:
-    """What workers have committed: every group's commits that carry a worker's note.
+def commits_of_workers(client: AdminClient, bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings) -> Commits:
+    """What workers have committed: commits with a worker's note, of this pipeline's groups, and of all if it has internal topics.
 
     Raises:
         KafkaDown: the broker does not answer.
     """
-    ours = [stage.group(settings) for stage in all_stages]
-    found = committed_by(client, sorted({*group_names(client), *ours}))
+    ours = {stage.group(settings) for stage in all_stages}
+    like_ours = _named_like_ours(bound, settings)
+    asked = ours | {group for group in group_names(client) if len(all_stages) > 1 or like_ours.fullmatch(group)}
+    found = committed_by(client, sorted(asked))
     noted = {group: [each for each in commits if CommitNote.load(each.metadata) is not None] for group, commits in found.items()}
     return {group: commits for group, commits in noted.items() if commits}
 
@@ -50,7 +52,9 @@ def disagreements(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSett
     ours = {stage.group(settings): stage for stage in all_stages}
     found = [*_of_other_plans(bound, all_stages, settings, commits), *_of_other_owners(bound, all_stages, settings, commits)]
     for group, stage in ours.items():
-        found += _of_group(stage, group, commits.get(group, ()), counts.get(stage.input.name))
+        found += _of_group(stage, group, commits.get(group, ()), counts.get(stage.input.name, 0))
+        if commits.get(group):
+            found += _of_outputs(stage, group, counts)
     return sorted(found, key=lambda finding: not finding.fatal)
 
 
@@ -66,24 +70,18 @@ def check_running(found: Sequence[Finding], on_conflict: str) -> tuple[Finding, 
     return tuple(found)
 
 
-def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count: int | None) -> Iterator[Finding]:
+def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count: int) -> Iterator[Finding]:
     """What a stage's own group has against it."""
     elsewhere = sorted({each.topic for each in commits} - {stage.input.name})
     if elsewhere:
         words = (
-            f"it reads {', '.join(elsewhere)}, and stage {stage.name} is to read {stage.input.name}: "
-            "another pipeline has this name, or had; rename one"
+            f"it has read {', '.join(elsewhere)}, and stage {stage.name} is to read {stage.input.name}: another pipeline has this name; "
+            f"rename one. If it was this one, `millrace run PIPELINE {REBUILD}` drops the state and begins anew"
         )
         yield Finding(f"group {group}", True, words)
     here = [each for each in commits if each.topic == stage.input.name]
-    if not here:
-        return
-    if count is None:
-        words = f"it is gone, and group {group} has read it: what was in it is lost, and no state can be rebuilt from it; {ANEW}"
-        yield Finding(f"topic {stage.input.name}", True, words)
-        return
     notes = [note for each in here if (note := CommitNote.load(each.metadata)) is not None]
-    before = sorted({note.partitions for note in notes} - {0, count})
+    before = sorted({note.partitions for note in notes} - {0, count}) if count else []
     if before:
         yield Finding(f"topic {stage.input.name}", True, str(repartitioned("it", before[-1], count)))
     states = {note.state for note in notes} - {stage.state_fingerprint}
@@ -101,10 +99,21 @@ def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count
             )
 
 
+def _of_outputs(stage: Stage, group: str, counts: Counts) -> Iterator[Finding]:
+    """Internal topics that are gone although their writer has run: it is the writer that tells, since readers' offsets went with them."""
+    for topic in stage.outputs if stage.feeds else ():
+        if topic.name not in counts:
+            words = (
+                f"it is gone, and stage {stage.name} has written to it (group {group}): what was in it is lost, "
+                f"and no state can be rebuilt from it; {ANEW}"
+            )
+            yield Finding(f"topic {topic.name}", True, words)
+
+
 def _of_other_plans(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits) -> Iterator[Finding]:
     """Groups of stages that this pipeline had, and that the plan has not."""
     ours = {stage.group(settings) for stage in all_stages}
-    like_ours = re.compile(re.escape(settings.group or bound.name) + _STAGE_GROUP)
+    like_ours = _named_like_ours(bound, settings)
     for group in sorted(set(commits) - ours):
         topics = sorted({each.topic for each in commits[group] if _is_of(bound, each.topic)})
         if topics and like_ours.fullmatch(group):
@@ -119,7 +128,7 @@ def _of_other_plans(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSe
 def _of_other_owners(bound: Bound, all_stages: Sequence[Stage], settings: KafkaSettings, commits: Commits) -> Iterator[Finding]:
     """Groups of other pipelines on internal topics of this one."""
     ours = {stage.group(settings) for stage in all_stages}
-    like_ours = re.compile(re.escape(settings.group or bound.name) + _STAGE_GROUP)
+    like_ours = _named_like_ours(bound, settings)
     internal = {stage.input.name for stage in all_stages if stage.kind == "hop"}
     for group in sorted(set(commits) - ours):
         topics = sorted(internal & {each.topic for each in commits[group]})
@@ -129,6 +138,10 @@ def _of_other_owners(bound: Bound, all_stages: Sequence[Stage], settings: KafkaS
                 "where each would count twice; rename one of them"
             )
             yield Finding(f"topic {', '.join(topics)}", True, words)
+
+
+def _named_like_ours(bound: Bound, settings: KafkaSettings) -> re.Pattern[str]:
+    return re.compile(re.escape(settings.group or bound.name) + _STAGE_GROUP)
 
 
 def _is_of(bound: Bound, topic: str) -> bool:

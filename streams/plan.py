@@ -14,37 +14,38 @@ from streams.bound import Bound
 from streams.disagreement import commits_of_workers, disagreements
 from streams.kafka import TopicFacts, admin, topic_facts
 from streams.settings import Settings
-from streams.stage import Stage, column_bytes, fed_by, hop_bytes, stages
+from streams.stage import Stage, column_bytes, fed_by, hop_bytes, several_need_exactly_once, stages
 from streams.topics import DAY_MS, Finding, TopicPlan, existing, findings, planned_topics
 from transforms.block import HEADER_BYTES
 from transforms.entity import Entity
 from transforms.slab import record_bytes
 
 HOP_HEAD_BYTES = 45  # of a hop record, about: its layout, where the original stands, the event's id and time
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 
 
-def plan(bound: Bound, settings: Settings, partitions: int | None = None) -> dict[str, Json]:
+def plan(bound: Bound, settings: Settings, partitions: int | None = None, answer_seconds: float = ANSWER_SECONDS) -> dict[str, Json]:
     """What it takes to run a pipeline, and what the broker has of it.
 
     Args:
         bound: the pipeline.
         settings: where the broker is, and what groups are called.
         partitions: plan for so many of the input, if it is not there yet; None = as many as it has, else as declared, else one.
+        answer_seconds: how long an answer of the broker is waited for.
 
     Raises:
         DefinitionError: the declared order of stages leaves an entity out.
         SettingsError: it has several stages, and events are to be delivered at least once.
         TopicError: broker, definition and `partitions` differ about the number of the input's partitions.
     """
-    asked = _Broker(bound, settings)
+    asked = _Broker(bound, settings, answer_seconds)
     count, origin = _partitions(bound, asked.partitions, partitions)
     all_stages = stages(bound, count)
     if len(all_stages) > 1 and settings.worker.delivery == "at_least_once":
         raise SettingsError(several_need_exactly_once(bound, all_stages))
     plans = planned_topics(bound, count)
     there = asked.facts([each.name for each in plans])
-    trouble = asked.trouble(all_stages, plans, there)
+    trouble, against = asked.trouble(plans, there), asked.against(all_stages, there)
     missing: list[Json] = [each.name for each in plans if each.name not in there] if asked.answers else []
     facts: dict[str, Json] = {
         "pipeline": bound.name,
@@ -56,7 +57,7 @@ def plan(bound: Bound, settings: Settings, partitions: int | None = None) -> dic
         "stages": [_stage(bound, stage, all_stages, settings) for stage in all_stages],
         "topics": [_topic(each, there.get(each.name), asked.answers) for each in plans],
         "missing": missing,
-        "findings": [{"where": each.topic, "fatal": each.fatal, "finding": each.words} for each in trouble],
+        "findings": [*_told(trouble, "topic"), *_told(against, "running")],
     }
     return facts
 
@@ -70,24 +71,15 @@ def refuse(facts: Mapping[str, Any]) -> None:
     """
     fatal = [each for each in facts["findings"] if each["fatal"]]
     if fatal:
-        kind = TopicError if all(each["where"].startswith("topic ") for each in fatal) else StateError
+        kind = StateError if any(each["about"] == "running" for each in fatal) else TopicError
         raise kind("; ".join(f"{each['where']}: {each['finding']}" for each in fatal))
-
-
-def several_need_exactly_once(bound: Bound, all_stages: Sequence[Stage]) -> str:
-    """Why a pipeline of several stages can't be run with at_least_once."""
-    names = ", ".join(stage.name for stage in all_stages)
-    return (
-        f"pipeline {bound.name!r} has {len(all_stages)} stages ({names}), and under at_least_once an event may reach the later ones twice, "
-        "where it would count twice; set worker.delivery to exactly_once"
-    )
 
 
 class _Broker:
     """What the broker says; a broker that does not answer says nothing, and why."""
 
-    def __init__(self, bound: Bound, settings: Settings) -> None:
-        self._bound, self._settings = bound, settings
+    def __init__(self, bound: Bound, settings: Settings, answer_seconds: float) -> None:
+        self._bound, self._settings, self._answer_seconds = bound, settings, answer_seconds
         self._client = admin(settings.kafka)
         self.answers, self.says = True, ""
         self.partitions: int | None = None
@@ -100,25 +92,31 @@ class _Broker:
         if not self.answers:
             return {}
         try:
-            there = existing(self._client, names, ANSWER_SECONDS)
-            return topic_facts(self._client, there, ANSWER_SECONDS) if there else {}
+            there = existing(self._client, names, self._answer_seconds)
+            return topic_facts(self._client, there, self._answer_seconds) if there else {}
         except RetryLater as error:
             self.answers, self.says = False, str(error)
             return {}
 
-    def trouble(self, all_stages: Sequence[Stage], plans: Sequence[TopicPlan], there: Mapping[str, TopicFacts]) -> list[Finding]:
-        """What is wrong with topics that are there, and what running groups have against the plan."""
+    def trouble(self, plans: Sequence[TopicPlan], there: Mapping[str, TopicFacts]) -> list[Finding]:
+        """What is wrong with topics that are there. What is missing can't be wrong: it is taken as it would be made."""
+        as_made = {each.name: there.get(each.name) or TopicFacts(each.name, each.partitions, each.settings) for each in plans}
+        return [Finding(f"topic {each.topic}", each.fatal, each.words) for each in findings(self._bound, as_made) if each.topic in there]
+
+    def against(self, all_stages: Sequence[Stage], there: Mapping[str, TopicFacts]) -> list[Finding]:
+        """What running groups have against the plan."""
         if not self.answers:
             return []
-        # What is missing can't be wrong: it is taken as it would be made.
-        as_made = {each.name: there.get(each.name) or TopicFacts(each.name, each.partitions, each.settings) for each in plans}
-        found = [Finding(f"topic {each.topic}", each.fatal, each.words) for each in findings(self._bound, as_made)]
-        counts = {name: topic.partitions for name, topic in there.items()}
         try:
-            commits = commits_of_workers(self._client, all_stages, self._settings.kafka)
+            commits = commits_of_workers(self._client, self._bound, all_stages, self._settings.kafka)
         except RetryLater as error:
-            return [*found, Finding("consumer groups", False, f"not looked at: {error}")]
-        return [*found, *disagreements(self._bound, all_stages, self._settings.kafka, commits, counts)]
+            return [Finding("consumer groups", False, f"not looked at: {error}")]
+        counts = {name: topic.partitions for name, topic in there.items()}
+        return disagreements(self._bound, all_stages, self._settings.kafka, commits, counts)
+
+
+def _told(found: Sequence[Finding], about: str) -> list[Json]:
+    return [{"about": about, "where": each.topic, "fatal": each.fatal, "finding": each.words} for each in found]
 
 
 def _partitions(bound: Bound, found: int | None, wanted: int | None) -> tuple[int, str]:

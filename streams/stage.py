@@ -159,6 +159,15 @@ def fed_by(stage: Stage, all_stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(by_name[name] for name in stage.feeds)
 
 
+def several_need_exactly_once(bound: Bound, all_stages: Sequence[Stage]) -> str:
+    """Why a pipeline of several stages can't be run with at_least_once."""
+    names = ", ".join(stage.name for stage in all_stages)
+    return (
+        f"pipeline {bound.name!r} has {len(all_stages)} stages ({names}), and under at_least_once an event may reach the later ones twice, "
+        "where it would count twice; worker.delivery is at_least_once, wanted exactly_once"
+    )
+
+
 def columns_needed(bound: Bound, entities: Iterable[Entity]) -> tuple[str, ...]:
     """Columns of the event that these entities, the model and the output's key are made of, in the schema's order."""
     wanted = {bound.key, *bound.model.inputs, *(column for entity in entities for column in entity.columns_needed)}

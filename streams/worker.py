@@ -25,13 +25,14 @@ from schemas.errors import MillraceError, RetryLater, SchemaError, SettingsError
 from schemas.registry import Registry, open_registry
 from streams.assembly import Given, Parts
 from streams.bound import Bound
+from streams.disagreement import check_running, commits_of_workers, disagreements
 from streams.frame import Frame, Line, Page
 from streams.health import rendered, together
 from streams.kafka import TopicFacts, admin
 from streams.metrics import CONTENT_TYPE, expose
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.stage import Stage, stages
+from streams.stage import Stage, several_need_exactly_once, stages
 from streams.suggestion import did_you_mean
 from streams.topics import check_topics, facts_of
 from transforms.redis_store import RedisStore
@@ -221,15 +222,18 @@ class Worker:
 
     def _plan(self) -> tuple[tuple[Stage, ...], dict[str, TopicFacts]]:
         """The pipeline's stages, and what the broker says of their topics."""
-        facts = facts_of(admin(self._settings.kafka), self._bound)
+        client, kafka = admin(self._settings.kafka), self._settings.kafka
+        facts = facts_of(client, self._bound)
         for finding in check_topics(self._bound, facts):
             log.warning("topic %s: %s", finding.topic, finding.words)
         planned = stages(self._bound, facts[self._bound.input.name].partitions)
         if len(planned) > 1 and self._settings.worker.delivery == "at_least_once":
-            raise SettingsError(
-                f"pipeline {self._bound.name!r} has {len(planned)} stages, and worker.delivery is at_least_once: an event sent twice over "
-                "a hop would be counted twice; wanted exactly_once"
-            )
+            raise SettingsError(several_need_exactly_once(self._bound, planned))
+        commits = commits_of_workers(client, self._bound, planned, kafka)
+        counts = {name: topic.partitions for name, topic in facts.items()}
+        found = disagreements(self._bound, planned, kafka, commits, counts)
+        for finding in check_running(found, self._settings.worker.on_conflict):
+            log.warning("%s: %s", finding.topic, finding.words)
         return planned, facts
 
     def _chosen(self, all_stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
