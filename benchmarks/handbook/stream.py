@@ -157,7 +157,7 @@ class Run:
             NoProgress: something stands still.
         """
         hop_topic = next(stage.input.name for stage in self.stages if stage.counts_labels)
-        with self._workers(workers) as running:
+        with self._workers(workers) as running, self._explained():
             hop, out = (_Reader(self.settings, topic, self.partitions) for topic in (hop_topic, self.bound.output.name))
             letters = _Reader(self.settings, f"{self.bound.input.name}.dlq", self.partitions)
             label_letters = _Reader(self.settings, f"{_labels(self.bound).name}.dlq", self.partitions)
@@ -214,12 +214,23 @@ class Run:
             for worker in running:
                 worker.send_signal(signal.SIGTERM)
             codes = [worker.wait(30) for worker in running]
-            assert not any(codes), f"workers ended with {codes}"
+            if any(codes):
+                raise NoProgress(f"workers ended with {codes}\n{self._logs()}")
         finally:
             for worker in running:
                 if worker.poll() is None:
                     worker.kill()
                     worker.wait()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except NoProgress as error:
+            raise NoProgress(f"{error}\n{self._logs()}") from None
+
+    def _logs(self) -> str:
+        return "\n".join(f"{file.name}: {file.read_text(errors='replace')[-3_000:]}" for file in sorted(self.folder.glob("worker-*.log")))
 
     def _worker(self, instance: str) -> subprocess.Popen[bytes]:
         variables = {
