@@ -164,15 +164,18 @@ class Worker:
     # --- what the stages need, then the stages ---
 
     def _prepare(self) -> list[Line]:
-        if cold := cold_kernels():
-            log.info("compiling %d kernels, this once: the next start is seconds faster", len(cold))
-        warm_up()
         planned = self._insist("the broker", self._plan)
         registered = self._insist("the schema registry", self._registered)
         if planned is None or registered is None:
             return []
         all_stages, topics = planned
         registry, encoder = registered
+        chosen = self._chosen(all_stages)
+        for stage in chosen:
+            self._locks.enter_context(only_instance(stage.group(self._settings.kafka), self._settings.kafka.instance))
+        if cold := cold_kernels():
+            log.info("compiling %d kernels, this once: the next start is seconds faster", len(cold))
+        warm_up()
         given = Given(
             bound=self._bound,
             settings=self._settings,
@@ -185,8 +188,7 @@ class Worker:
             hand_on=self._frame.hand_on,
         )
         parts = []
-        for stage in self._chosen(all_stages):
-            self._locks.enter_context(only_instance(stage.group(self._settings.kafka), self._settings.kafka.instance))
+        for stage in chosen:
             store = self._insist("the state store", partial(self._open_store, stage))
             if store is None:
                 return []

@@ -7,6 +7,7 @@ answer), never for time to pass.
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import struct
@@ -125,6 +126,11 @@ class Worker:
     def ready(self) -> bool:
         return self.page("/readyz")[0] == 200
 
+    def stages(self) -> dict[str, Any]:
+        """What its /readyz says, by stage."""
+        found: dict[str, Any] = json.loads(self.page("/readyz")[1])["stages"]
+        return found
+
     def metric(self, line_start: str) -> float:
         """A metric's value, the sum over all lines that start so."""
         lines = self.page("/metrics")[1].splitlines()
@@ -192,7 +198,7 @@ class Scene:
 
     @property
     def stage(self) -> Stage:
-        return stages(self.bound)[0]
+        return stages(self.bound, self.partitions)[0]
 
     @property
     def settings(self) -> Settings:

@@ -176,14 +176,11 @@ class Payments:
         )
 
     def _scored(self, record: Record, payment: Mapping[str, Any], pasts: dict[tuple[Any, ...], Past]) -> dict[str, Any]:
-        t = _ms(payment["event_time"])
+        t = to_ms(payment["event_time"])
         cents = round(payment["amount"] * 100)
-        features = {"amount": payment["amount"]}
-        day = payment["event_time"]
-        features["weekend"] = float(day.weekday() >= 5)
-        features["night"] = float(day.hour <= 6)
+        features = self.of_payment(payment)
         customer = pasts["customer", record.partition, payment["customer_id"]]
-        timings = [self._customer(customer, t, cents, features)]
+        timings = [self.of_customer(customer, t, cents, features)]
         if self.terminals:
             timings.append(self._terminal(pasts["terminal", record.partition, payment["terminal_id"]], t, cents, features))
         score = forest_score(list(features.values()))
@@ -199,7 +196,13 @@ class Payments:
             "features": features,
         }
 
-    def _customer(self, past: Past, t: int, cents: int, features: dict[str, float]) -> str:
+    def of_payment(self, payment: Mapping[str, Any]) -> dict[str, float]:
+        """The features a payment has of itself."""
+        day = payment["event_time"]
+        return {"amount": payment["amount"], "weekend": float(day.weekday() >= 5), "night": float(day.hour <= 6)}
+
+    def of_customer(self, past: Past, t: int, cents: int, features: dict[str, float]) -> str:
+        """Add a customer's features to those of a payment, and remember it; its timing."""
         end, timing = past.evaluated_at(t)
         for days in WINDOWS_DAYS:
             others = past.window(end, days * DAY_MS)
@@ -231,7 +234,7 @@ class Payments:
         last: dict[tuple[str, int, bytes | None], int] = {}
         for kind, records in (("output", evidence.outputs), ("letter", evidence.letters)):
             for record in sorted(records, key=lambda each: (each.partition, each.offset)):
-                said = self._read(record) if kind == "output" else _letter(record)
+                said = self.read(record) if kind == "output" else read_letter(record)
                 source = said["source_partition"], said["source_offset"]
                 at = f"{evidence.topic}[{source[0]}]@{source[1]}"
                 if said["source_topic"] != evidence.topic:
@@ -265,11 +268,12 @@ class Payments:
                     found.append(Fault("wrong", at, f"features are said to be {said['feature_fingerprint']}"))
             if answer.key != record.key or (kind == "letter" and answer.value != record.value):
                 found.append(Fault("wrong", at, f"the {kind}'s key or value is not the record's"))
-            if kind == "output" and expected is not None and answer.timestamp_ms != max(_ms(expected["event_time"]), 1):
+            if kind == "output" and expected is not None and answer.timestamp_ms != max(to_ms(expected["event_time"]), 1):
                 found.append(Fault("wrong", at, f"is stamped {answer.timestamp_ms}, wanted its event time"))
         return found
 
-    def _read(self, record: Record) -> dict[str, Any]:
+    def read(self, record: Record) -> dict[str, Any]:
+        """What a scored event says."""
         value = record.value or b""
         said: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), self.output, None)
         return dict(said)
@@ -295,7 +299,8 @@ def _same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def _letter(record: Record) -> dict[str, Any]:
+def read_letter(record: Record) -> dict[str, Any]:
+    """What a dead letter says of its record."""
     headers = {name: (text or b"").decode() for name, text in record.headers if name.startswith(("__connect.errors.", "millrace."))}
     return {
         "source_topic": headers["__connect.errors.topic"],
@@ -310,7 +315,7 @@ def _letter(record: Record) -> dict[str, Any]:
 
 def letters_by_source(letters: Iterable[Record]) -> dict[tuple[int, int], dict[str, Any]]:
     """What each dead letter says, by the partition and offset of its record."""
-    said = [_letter(record) for record in letters]
+    said = [read_letter(record) for record in letters]
     return {(each["source_partition"], each["source_offset"]): each for each in said}
 
 
@@ -321,7 +326,8 @@ def forest_score(features: Sequence[float]) -> float:
 
 def stump_threshold(feature: int) -> float:
     """Where the stump of a feature splits: amounts, flags, then counts and means of some size."""
-    return (60.0, 0.5, 0.5, 1.5, 45.0, 20.0, 1.25, 8.5, 50.0, 25.0, 1.5, 30.5, 55.0, 22.5, 0.75, 1.5, 7.5, 30.5)[feature]
+    first = (60.0, 0.5, 0.5, 1.5, 45.0, 20.0, 1.25, 8.5, 50.0, 25.0, 1.5, 30.5, 55.0, 22.5, 0.75, 1.5, 7.5, 30.5)
+    return (*first, 30.5, 5.5, 0.125, 99.5, 12.5, 0.0625)[feature]
 
 
 def stump_weight(feature: int) -> float:
@@ -329,6 +335,7 @@ def stump_weight(feature: int) -> float:
     return (feature + 1) / 512
 
 
-def _ms(moment: datetime) -> int:
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since the epoch."""
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000 + delta.microseconds // 1_000
