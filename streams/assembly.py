@@ -233,6 +233,7 @@ class Parts:
             fence=lambda names: fence(names, lambda name: transactional_producer(given.settings.kafka, name, self._most_bytes())),
             partitions=given.topics[stage.input.name].partitions,
             retention_ms=max((entity.retention_ms for entity in stage.entities), default=0),
+            reader=lambda: plain_consumer(given.settings.kafka, f"{stage.group(given.settings.kafka)}.reach"),
             stateless=not stage.entities and not stage.is_alone,
         )
 

@@ -170,6 +170,11 @@ class Bound:
         """Names what is stored of some of its entities."""
         return fingerprint([self._event_time(), [[e.state_fingerprint, self._origins(e.columns_needed)] for e in entities]])
 
+    def describe_state(self, entities: Iterable[Entity]) -> dict[str, Json]:
+        """What is stored of some of its entities, in words that `state_fingerprint_of` is made of."""
+        held: dict[str, Json] = {e.name: {"stored": e.describe_state(), "columns": self._origins(e.columns_needed)} for e in entities}
+        return {"event_time": self._event_time(), "entities": held}
+
     @cached_property
     def fingerprint(self) -> str:
         """Names the whole pipeline but for the broker's names: what is accepted, remembered, shown to the model and put out."""
@@ -247,7 +252,7 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels)
 
 
-def describe_labels(labels: BoundLabels) -> Json:
+def describe_labels(labels: BoundLabels) -> dict[str, Json]:
     """The definition, for a fingerprint."""
     return {
         "schema": labels.schema.fingerprint,

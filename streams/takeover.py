@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from schemas.errors import StateError
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
+from streams.log_reach import shortfall
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, repartitioned, where_to_start
 from streams.refusals import Refusals
 from transforms.store import Claim, Store
@@ -37,6 +39,7 @@ class PartitionTakeover:
         producers: names of this worker's transactional producers.
         fence: ends the open transactions of producers, by name.
         retention_ms: how far back the windows look.
+        reader: makes a reader of committed records; None = a lost state is rebuilt however short the log is.
         partitions: of the topic; 0 = not known.
         stateless: nothing is remembered: the state is the committed offset alone, and nothing is ever replayed.
     """
@@ -51,6 +54,7 @@ class PartitionTakeover:
     producers: Iterable[str] = ()
     fence: Callable[[Iterable[str]], None] | None = None
     retention_ms: int = 0
+    reader: Callable[[], Consumer] | None = None
     partitions: int = 0
     stateless: bool = False
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
@@ -90,6 +94,7 @@ class PartitionTakeover:
         self.refusals.learn(partition, note.refused if note else {})
         if claim.position is None and committed is not None and not self.stateless:
             self._say_what_is_missing(note, start, where)
+            self._check_reach(here, log_now, start)
         if start.replays and note is not None and note.pipeline not in ("", self.pipeline):
             log.warning(
                 "replayed_by_other_rules at=%s records=%d: the pipeline changed since they were scored; what it rejects now is not counted",
@@ -161,11 +166,29 @@ class PartitionTakeover:
                 note.state,
                 self.state,
             )
-        if start.replay_from > 0:
-            log.warning(
-                "log_is_short at=%s begins=%d: the state is rebuilt from there; it is exact if the log reaches %.1f days back",
-                where, start.replay_from, self.retention_ms / 86_400_000,
-            )  # fmt: skip
+
+    def _check_reach(self, here: TopicPartition, log_now: Log, start: Start) -> None:
+        """Raises:
+        StateError: the log does not hold all that a lost state would hold, and nothing was declared for that.
+        KafkaDown: the broker gives no record.
+        """
+        if self.reader is None or not start.committed or log_now.start == 0:
+            return
+        reader = self.reader()
+        try:
+            short = shortfall(reader, here, log_now, start.live_from, self.retention_ms)
+        finally:
+            reader.close()
+        if short is None:
+            return
+        where = f"{here.topic}[{here.partition}]"
+        if self.on_conflict == "refuse":
+            raise StateError(
+                f"{where} has no state in the store, and the log alone can't give it back: {short}. "
+                "`millrace state rebuild PIPELINE --from FOLDER` begins with a snapshot; "
+                "`millrace run PIPELINE --on-conflict rebuild` makes do with what the log has"
+            )
+        log.warning("log_is_short at=%s because=%r: the state is rebuilt from what is left", where, str(short))
 
 
 def _ask_committed(consumer: Consumer, places: list[TopicPartition], timeout_seconds: float) -> list[TopicPartition]:

@@ -153,6 +153,11 @@ def _clients(wire: Wire) -> set[str]:
 class RedisArchive(RedisStore):
     """A store in Redis whose shards can be listed, dumped and loaded; arguments and errors are those of `RedisStore`."""
 
+    @property
+    def namespace(self) -> str:
+        """What stands before every key."""
+        return self._namespace
+
     def shards(self) -> tuple[ShardFacts, ...]:
         """See `Archive`."""
         return self.survey(f"{self._namespace}.").get(self._namespace, ())
