@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.features import Json
-from streams.bound import Bound
+from streams.bound import Bound, describe_labels
 from transforms.entity import Entity
 
 
@@ -29,6 +29,7 @@ def describe(bound: Bound) -> dict[str, Json]:
             "event_time": {"column": bound.event_time.column, "units_per_ms": bound.event_time.units_per_ms},
             "columns": {name: str(column) for name, column in bound.columns.items()},
         },
+        "labels": None if bound.labels is None else {"topic": bound.labels.topic.name, **describe_labels(bound.labels)},
         "rules": rules,
         "derived": [derived.describe() for derived in bound.pipeline.derived],
         "entities": [_entity(entity) for entity in bound.pipeline.entities],

@@ -1,4 +1,4 @@
-"""What runs here: local services, a pipeline's lag by partition, its worker's health."""
+"""What runs here: local services, a pipeline's lag by stage and partition, its worker's health."""
 
 from __future__ import annotations
 
@@ -24,15 +24,32 @@ def status_of(bound: Bound | None, settings: Settings) -> dict[str, Json]:
     facts: dict[str, Json] = {"services": local_status()}
     if bound is None:
         return facts
-    stage = stages(bound)[0]
-    group = stage.group(settings.kafka)
-    facts |= {"pipeline": bound.name, "group": group}
+    facts["pipeline"] = bound.name
     try:
-        facts["partitions"] = group_lag(settings.kafka, group, bound.input.name)
+        facts["stages"] = stage_lags(bound, settings.kafka)
     except (RetryLater, TopicError) as error:
         facts["trouble"] = str(error)
     facts["worker"] = worker_health(settings.health)
     return facts
+
+
+def stage_lags(bound: Bound, settings: KafkaSettings) -> list[Json]:
+    """By stage: its group, the topic it reads, and its lag by partition.
+
+    Raises:
+        TopicError: there is no such topic.
+        KafkaDown: the broker does not answer.
+    """
+    count = topic_facts(admin(settings), (bound.input.name,), ANSWER_SECONDS)[bound.input.name].partitions
+    return [
+        {
+            "stage": stage.name,
+            "group": stage.group(settings),
+            "topic": stage.input.name,
+            "partitions": group_lag(settings, stage.group(settings), stage.input.name),
+        }
+        for stage in stages(bound, count)
+    ]
 
 
 def group_lag(settings: KafkaSettings, group: str, topic: str) -> list[Json]:
@@ -85,10 +102,12 @@ def status_words(facts: Mapping[str, Any]) -> str:
         for each in facts["services"]
     ] or ["no local services (`millrace up` starts them)"]
     if "pipeline" in facts:
-        lines.append(f"pipeline {facts['pipeline']}, group {facts['group']}")
-    for each in facts.get("partitions", ()):
-        committed = "nothing committed" if each["committed"] is None else f"committed {each['committed']}, lag {each['lag']}"
-        lines.append(f"  partition {each['partition']}: log {each['begin']}..{each['end']}, {committed}")
+        lines.append(f"pipeline {facts['pipeline']}")
+    for stage in facts.get("stages", ()):
+        lines.append(f"  stage {stage['stage']}: {stage['topic']}, group {stage['group']}")
+        for each in stage["partitions"]:
+            committed = "nothing committed" if each["committed"] is None else f"committed {each['committed']}, lag {each['lag']}"
+            lines.append(f"    partition {each['partition']}: log {each['begin']}..{each['end']}, {committed}")
     if "trouble" in facts:
         lines.append(f"  {facts['trouble']}")
     if "worker" in facts:

@@ -45,7 +45,7 @@ def with_model(folder: Path, **card: Any) -> tuple[Path, Bound]:
 def test_help_names_every_verb(millrace: Run) -> None:
     done = millrace("--help")
     assert done.code == 0
-    for verb in ("run", "check", "dry-run", "send", "up", "down", "status", "topics", "dlq", "settings", "version"):
+    for verb in ("run", "check", "plan", "dry-run", "send", "up", "down", "status", "topics", "dlq", "settings", "version"):
         assert verb in done.out
 
 

@@ -222,6 +222,9 @@ def test_what_create_makes_is_what_plan_wants_and_each_disagreement_is_refused(m
     assert (after["missing"], after["findings"], after["partitions"], after["partitions_from"]) == ([], [], 3, "on the broker")
     assert {topic["there"]["partitions"] for topic in after["topics"]} == {3}
 
+    lags = millrace("status", file, "--json").facts["stages"]
+    assert [(lag["stage"], len(lag["partitions"])) for lag in lags] == [(stage["stage"], 3) for stage in after["stages"]]
+
     customer, device, terminal, labels = stages(bound, 3)
     for stage in (customer, device, terminal, labels):
         commit_as_worker(broker, stage)

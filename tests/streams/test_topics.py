@@ -245,7 +245,9 @@ def test_status_shows_each_partition_and_that_no_worker_answers(
     millrace("topics", "create", pipeline)
     millrace("send", pipeline, written(tmp_path / "e.jsonl", payment(1), payment(2)))
     facts = millrace("status", pipeline, "--json").facts
-    assert facts["partitions"] == [{"partition": 0, "begin": 0, "end": 2, "committed": None, "lag": None}]
+    (stage,) = facts["stages"]
+    assert (stage["stage"], stage["group"], stage["topic"]) == ("score", "payments", load_bound(pipeline).input.name)
+    assert stage["partitions"] == [{"partition": 0, "begin": 0, "end": 2, "committed": None, "lag": None}]
     assert facts["worker"]["ready"] is False
     page = millrace("status", pipeline).out
     assert "log 0..2, nothing committed" in page
