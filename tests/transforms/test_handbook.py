@@ -15,9 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas.columns import Columns, Ints
-from transforms.aggregate import Count, Mean
+from transforms.aggregate import Count, LabelCount, LabelRate, Mean
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
+from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 from transforms.window import Window, days
@@ -28,6 +29,7 @@ DATA = Path(os.environ.get("MILLRACE_DATA") or Path(__file__).parents[3] / "shar
 amount = FixedPoint("amount", 100, 10_000)
 SPANS = (1, 7, 30)
 CUSTOMER = Entity("customer", "customer", tuple(Window(days(n)) for n in SPANS), (Count(), Mean(amount)))
+RISK = Entity("terminal", "terminal", tuple(Window(days(n), delay_ms=days(7)) for n in SPANS), (Count(), LabelCount(), LabelRate()))
 TERMINAL = Entity("terminal", "terminal", tuple(Window(days(n), delay_ms=days(7)) for n in SPANS), (Count(),))
 
 
@@ -69,6 +71,49 @@ def test_customer_and_terminal_features_equal_the_published_definitions(whole: s
     # Busy customers and terminals are among them (the largest published counts are 157 and 82).
     assert found[:, 4].max() > largest_counts[0]
     assert found[:, 8].max() > largest_counts[1]
+
+
+def test_terminal_risk_equals_the_published_definition() -> None:
+    """Before a day's transactions come the labels of the day a week earlier: as late as they may."""
+    rows = log("TERMINAL_ID")
+    ids, shops, frauds = (rows[name].to_numpy().astype(np.int64) for name in ("TRANSACTION_ID", "TERMINAL_ID", "TX_FRAUD"))
+    times, of_day = (rows[name].to_numpy().astype(np.int64) for name in ("TX_TIME_SECONDS", "TX_TIME_DAYS"))
+    times *= 1_000
+    days_in_order = [np.flatnonzero(of_day == day) for day in range(int(of_day.max()) + 1)]
+
+    store = MemoryStore()
+    store.claim("s", {})
+    state = ShardState("s", (RISK,), store, "t", 300)  # fewer than there are terminals
+    found = np.empty((len(rows), len(RISK.features)))
+    position = 0
+    for day, events in enumerate(days_in_order):
+        labels = days_in_order[day - 7] if day >= 7 else events[:0]
+        batch = np.concatenate((labels, events))
+        columns: Columns = {"terminal": shops[batch], "t": times[batch]}
+        told = LabelRows(np.arange(len(batch)) < len(labels), frauds[batch], event_id_hashes(ids[batch]))
+        done = state.advance(columns, np.ones(len(batch), np.bool_), position + np.arange(len(batch)), labels=told)
+        assert done.unmatched is not None
+        assert done.repeated is not None
+        assert not (done.unmatched | done.repeated).any()
+        position += len(batch)
+        store.write("s", done.writes, position)
+        store.settle("s")
+        state.acknowledge(position)
+        found[events] = done.features[len(labels) :]
+
+    order = np.lexsort((np.arange(len(rows)), times, shops))
+    frauds_so_far = np.concatenate((np.zeros(1, np.int64), np.cumsum(frauds[order])))
+    first = np.searchsorted(shops[order], shops)
+    newer = first + counts_before(shops, times, days(7))
+    for place, n in enumerate(SPANS):
+        older = first + counts_before(shops, times, days(7 + n))
+        count, fraudulent = newer - older, frauds_so_far[newer] - frauds_so_far[older]
+        risk = fraudulent / np.maximum(count, 1)
+        wanted = np.column_stack((count, fraudulent, risk)).astype(np.float64)
+        differs = (found[:, 3 * place : 3 * place + 3] != wanted).any(axis=1)
+        assert not differs.any(), f"{n}d: {np.count_nonzero(differs)} of {len(rows)} rows differ"
+    assert found[:, 6].max() > 70  # of at most 82
+    assert len(np.unique(found[:, 8])) > 50
 
 
 def _in_batches(columns: dict[str, NDArray[np.int64]], rows: int) -> NDArray[np.float64]:

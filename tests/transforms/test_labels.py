@@ -229,6 +229,13 @@ def test_a_label_before_the_place_of_a_late_event_is_not_written_twice() -> None
     assert second[1] == [[2, 2, id_of(2), 1]]
 
 
+def test_a_label_of_an_event_sent_twice_is_one_write_of_both() -> None:
+    owner = Owner()
+    owner.send(event(1, 0), event(2, 0), event(1, 0), event(3, 0))
+    ((place, records),) = owner.written(label(1, 0, 1))
+    assert (place, [record[3] for record in records]) == (0, [1, 0, 1])
+
+
 def test_unmatched_and_repeated_labels_write_nothing() -> None:
     owner = Owner()
     owner.send(event(1, 1), label(1, 1, 1))
