@@ -109,3 +109,51 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@app.command("ls")
+def ls(
+    pipeline: PipelineFile,
+    which: Which = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page as well.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a pipeline's features: name, unit, entity, window, the models that use it, and what it is."""
+    from streams.catalogue import catalogue, list_words
+
+    facts = catalogue(bound_of(pipeline, which))
+    if html is not None:
+        from streams.page import render
+
+        try:
+            html.write_text(render("catalogue.html", **facts), encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--html {html} can't be written: {error}") from error
+    say(facts, as_json, list_words)
+
+
+@app.command("show")
+def show(
+    pipeline: PipelineFile,
+    name: Annotated[str, typer.Argument(metavar="FEATURE", help="Its name.", show_default=False)],
+    which: Which = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one feature: what it is, where it comes from, and the definition behind its fingerprint."""
+    from streams.catalogue import show_feature, show_words
+
+    say(show_feature(bound_of(pipeline, which), name), as_json, show_words)
+
+
+@app.command("diff")
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A pipeline file, or what `features ls --json` printed.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Likewise.", show_default=False)],
+    which: Which = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which features came, went or changed from one version of a pipeline to another, and what changed in them."""
+    from streams.catalogue import catalogue_of, diff_words
+    from streams.catalogue import diff as difference
+
+    say(difference(catalogue_of(old, which), catalogue_of(new, which)), as_json, diff_words)
