@@ -120,7 +120,7 @@ class Run:
         return [(each, _decoded(parsed, (each.value or b"")[header_bytes:])) for each in records]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 3, 5])
 def test_a_random_pipeline_equals_its_definition_over_each_keys_log(services: Services, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed * 1_000)
     run = Run(make(f"r{uuid.uuid4().hex[:10]}", seed, EVENTS), tmp_path, services)
