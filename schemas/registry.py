@@ -24,7 +24,7 @@ from schemas.avro import AvroSchema, load_schema
 from schemas.errors import RetryLater, SchemaError, SettingsError
 
 _log = logging.getLogger(__name__)
-_FILE_NAME = re.compile(r"(\d+)-(.+)\.avsc")
+FILE_NAME = re.compile(r"(\d+)-(.+)\.avsc")
 _LATEST_KEPT_SECONDS = 60
 
 _mock_clients: dict[str, Any] = {}  # by URL: a mock lives as long as its process, and is one for all who name it
@@ -136,7 +136,7 @@ class FileRegistry:
         except OSError as error:
             raise RetryLater(f"schema folder {self.folder} can't be read: {error}") from error
         for path in paths:
-            if named := _FILE_NAME.fullmatch(path.name):
+            if named := FILE_NAME.fullmatch(path.name):
                 files.setdefault(int(named[1]), []).append(path)
         return files
 
@@ -262,5 +262,5 @@ def _shallow(parse: Callable[..., AvroSchema], *source: Any) -> AvroSchema:
 
 
 def _subject(path: Path) -> str:
-    named = _FILE_NAME.fullmatch(path.name)
+    named = FILE_NAME.fullmatch(path.name)
     return named[2] if named else ""

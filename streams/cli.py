@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import MillraceError, Refused, RetryLater
-from streams import dead_letter_commands, feature_commands, state_commands
+from streams import dead_letter_commands, feature_commands, schema_commands, state_commands
 from streams.command import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
 
 DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
@@ -31,6 +31,7 @@ topics_app = typer.Typer(help="The topics a pipeline needs.", no_args_is_help=Tr
 app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letter_commands.app, name="dlq")
 app.add_typer(feature_commands.app, name="features")
+app.add_typer(schema_commands.app, name="schema")
 app.add_typer(state_commands.app, name="state")
 
 

@@ -1,0 +1,36 @@
+"""The verbs of `millrace schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from streams.command import AsJson, say
+
+app = typer.Typer(help="Schemas: what a new one would break, and how it gets into the registry.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    file: Annotated[Path, typer.Argument(metavar="NEW.avsc", help="The new schema.", show_default=False)],
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose; by default the one that describes the same record.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="FOLDER", help="Where versions (<id>-<subject>.avsc) and pipelines are looked for.")
+    ] = Path(),
+    mode: Annotated[str, typer.Option(metavar="MODE", help="The subject's compatibility mode.")] = "BACKWARD",
+    pipeline: Annotated[
+        list[Path] | None, typer.Option("--pipeline-file", metavar="FILE", help="These pipelines only.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a new schema would break: by mode, and which rules, features, models and outputs here; ends with 11 if anything. Offline."""
+    from schemas.compatibility import Mode
+    from streams.schema_check import check_schema, check_words, refuse
+
+    facts = check_schema(file, folder, subject, cast(Mode, mode.upper()), tuple(pipeline or ()))
+    say(facts, as_json, check_words)
+    refuse(facts)
