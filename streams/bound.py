@@ -168,11 +168,11 @@ class Bound:
 
     def state_fingerprint_of(self, entities: Iterable[Entity]) -> str:
         """Names what is stored of some of its entities."""
-        return fingerprint([self._event_time(), [[e.state_fingerprint, self._origins(e.columns_needed)] for e in entities]])
+        return fingerprint([self._event_time(), [[e.state_fingerprint, self._made_of(e)] for e in entities]])
 
     def describe_state(self, entities: Iterable[Entity]) -> dict[str, Json]:
         """What is stored of some of its entities, in words that `state_fingerprint_of` is made of."""
-        held: dict[str, Json] = {e.name: {"stored": e.describe_state(), "columns": self._origins(e.columns_needed)} for e in entities}
+        held: dict[str, Json] = {e.name: {"stored": e.describe_state(), "columns": self._made_of(e)} for e in entities}
         return {"event_time": self._event_time(), "entities": held}
 
     @cached_property
@@ -217,8 +217,13 @@ class Bound:
     def _event_time(self) -> Json:
         return {"column": self.event_time.column, "units_per_ms": self.event_time.units_per_ms}
 
-    def _origins(self, columns: Iterable[str]) -> Json:
-        return _origins(columns, self.columns, self.pipeline.derived)
+    def _made_of(self, entity: Entity) -> Json:
+        """Where an entity's state comes from; no column is named with a space."""
+        origins = _origins(entity.columns_needed, self.columns, self.pipeline.derived)
+        if not entity.has_labels or self.labels is None:
+            return origins
+        told = {"event_id": self.labels.event_id, "value": self.labels.value}
+        return {**origins, "event id": [self.event_id, self.columns[self.event_id].describe()], "label of": told}
 
 
 def bind(pipeline: Pipeline, folder: Path) -> Bound:

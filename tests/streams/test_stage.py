@@ -217,6 +217,17 @@ def test_labels_have_rules_and_the_pipelines_fingerprint_knows_them(tmp_path: Pa
     assert bound.fingerprint != staged(tmp_path).fingerprint
 
 
+def test_the_state_of_labels_is_another_under_another_event_id_or_another_label(tmp_path: Path) -> None:
+    fields = {"disputed": "boolean", "other_id": "string"}
+    before = staged(tmp_path, {}, fields)
+    topic = 'schema="payment-labels.avsc", key="payment_id", event_time="event_time", event_id='
+    for changes in ({'value="fraud"': 'value="disputed"'}, {f'{topic}"payment_id"': f'{topic}"other_id"'}):
+        after = staged(tmp_path, changes, fields)
+        same = [before.state_fingerprint_of([entity]) == after.state_fingerprint_of([entity]) for entity in before.pipeline.entities]
+        assert same == [True, True, False]  # the terminal's
+        assert before.describe_state(before.pipeline.entities) != after.describe_state(after.pipeline.entities)
+
+
 def test_a_key_that_may_be_absent_is_no_reason_to_refuse_an_event(tmp_path: Path) -> None:
     assert "device_id_given" not in [rule.name for rule in staged(tmp_path).rules]
     refusing = staged(tmp_path, {', missing_key="absent"': ""})
