@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import redis
@@ -355,6 +355,9 @@ class Scene:
         return {p: None if at is None else int(at) for p, at in found.items()}
 
     def redis(self) -> redis.Redis:
+        if self.redis_url.startswith("redis+cluster"):
+            first, *_ = self.redis_url.removeprefix("redis+cluster://").split(",")
+            return cast(redis.Redis, redis.RedisCluster.from_url(f"redis://{first}"))
         return redis.Redis.from_url(self.redis_url)
 
     def fence_key(self, partition: int) -> str:
