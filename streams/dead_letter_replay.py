@@ -16,14 +16,16 @@ from schemas.errors import SettingsError
 from schemas.features import Json
 from schemas.registry import open_registry
 from streams.bound import Bound
+from streams.come_back import REPLAY
 from streams.kafka import TopicFacts, admin, topic_facts
 from streams.letter_fixes import AsTheyAre, ColumnFix, EditedCopies, Fix, write_copies
-from streams.letters import REPLAY, Choice, StoredLetter, read_letters
+from streams.letters import Choice, StoredLetter, read_letters
 from streams.receipts import Action, Ledger, Run, read_ledger
 from streams.returning import Sending, chunks
 from streams.second_look import HEADER_BYTES, SecondLook, Verdict
 from streams.send import wire_prefix
 from streams.settings import Settings
+from streams.stage import stages
 
 RETURN_BYTES = 1_024  # that the headers of a return take, at most, with the record's own frame
 
@@ -97,6 +99,11 @@ class Desk:
             return Verdict(verdict.draft, "not_replayable", f"its record is {source}, and the input is {self.bound.input.name}")
         if source.partition >= self.input.partitions:
             words = f"its record is {source}, and {self.input.name} has {self.input.partitions} partitions now"
+            return Verdict(verdict.draft, "not_replayable", words)
+        if verdict.draft.counted and len(stages(self.bound, self.input.partitions)) > 1:
+            words = (
+                "the windows of several stages hold its event: only a pipeline of one stage can score it again without counting it twice"
+            )
             return Verdict(verdict.draft, "not_replayable", words)
         draft = verdict.draft
         size = len(draft.value or b"") + len(draft.key or b"") + sum(len(name) + len(text or b"") for name, text in draft.letter.given)

@@ -11,6 +11,7 @@ from typing import cast
 from schemas.errors import SettingsError, TopicError
 from streams.batch import Address
 from streams.bound import Bound
+from streams.come_back import COUNTED
 from streams.dead_letters import CONNECT, OURS, Header
 from streams.kafka import (
     OFFSET_BEGINNING,
@@ -30,8 +31,6 @@ from streams.settings import KafkaSettings
 READER_GROUP = "millrace-dead-letter-view"  # names the reader in the broker's log; nothing is committed
 ANSWER_SECONDS = 10.0
 AT = re.compile(r"(?:.*\[)?(\d+)\]?@(\d+)")
-REPLAY = OURS + "replay."  # before the headers of a record that came back
-COUNTED = REPLAY + "counted"
 _FIRST_OF_OURS = CONNECT + "topic"
 
 Place = tuple[int, int]  # partition and offset of a letter in its topic

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.columns import PackedBytes
 from streams.batch import Batch, Span
+from streams.come_back import COUNTED, counted_offset
 from streams.kafka import Record
 
 
@@ -48,4 +50,18 @@ def pack(
         rejected=np.zeros(len(rows), np.uint8),
         tokens={partition: tokens[partition] for partition in next_offsets},
         replay=replay,
+        first_offsets=_first_offsets(topic, rows),
     )
+
+
+def _first_offsets(topic: str, rows: Sequence[Record]) -> NDArray[np.int64] | None:
+    """Under which offset the windows hold records that came back as dead letters, else -1; None if they hold none."""
+    found: NDArray[np.int64] | None = None
+    for row, message in enumerate(rows):
+        headers = message.headers()
+        if headers and (COUNTED, b"true") in headers:
+            offset = counted_offset(topic, message.partition(), headers)
+            if found is None:
+                found = np.full(len(rows), -1, np.int64)
+            found[row] = offset
+    return found

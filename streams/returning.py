@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from streams.bound import Bound
+from streams.come_back import COUNTED, COUNTED_OFFSET, REPLAY
 from streams.dead_letters import Header
 from streams.fault_points import passing
 from streams.kafka import (
@@ -30,7 +31,7 @@ from streams.kafka import (
     topic_id,
     transactional_producer,
 )
-from streams.letters import COUNTED, REPLAY, StoredLetter
+from streams.letters import StoredLetter
 from streams.progress import progress
 from streams.receipts import Receipt, Run, audit_topic, make_audit_topic, read_ledger
 from streams.second_look import Verdict
@@ -197,5 +198,8 @@ def returning_headers(verdict: Verdict, run: Run) -> Iterator[Header]:
         yield REPLAY + name, before.get(REPLAY + name, str(value).encode())
     yield REPLAY + "attempt", str(int(before.get(REPLAY + "attempt", b"1")) + 1).encode()
     yield COUNTED, b"true" if letter.counted else b"false"
+    if letter.counted:
+        # What came back and was counted then is held under that offset for good; else this record was the first to be counted.
+        yield COUNTED_OFFSET, before.get(COUNTED_OFFSET, str(source.offset).encode())
     yield REPLAY + "reason", letter.reason.encode()
     yield REPLAY + "run", run.name.encode()

@@ -94,7 +94,8 @@ class Transform:
         rows = span.rows
         columns: Mapping[str, Column] = batch.columns if len(batch.spans) == 1 else {n: rows_of(c, rows) for n, c in batch.columns.items()}
         labels = None if batch.labels is None else _rows_of(batch.labels, rows)
-        return held.state.advance(columns, batch.usable[rows], batch.offsets[rows], batch.arrived_ms[rows], labels)
+        first = None if batch.first_offsets is None else batch.first_offsets[rows]
+        return held.state.advance(columns, batch.usable[rows], batch.offsets[rows], batch.arrived_ms[rows], labels, first)
 
 
 def _rows_of(labels: LabelRows, rows: slice) -> LabelRows:

@@ -8,6 +8,9 @@
 
 An event that is not accepted is evaluated at tau and not remembered. Ties stand in the order of the log.
 
+An event that came before, and is remembered, is not remembered again. It is found by the position it had, which stays its own, and a
+window that holds it does not hold it twice.
+
 The records of a key lie together in the *heap*, sorted by (event time, order in the log), in a block with room for more; the
 rows of the heap are
 
@@ -460,6 +463,17 @@ def _label(
 
 
 @compiled(makes_arrays=False)
+def _find(t: int, position: int, start: int, end: int, heap: Table) -> int:
+    """Where among the sorted records start..end the one of an event time and a position is; -1 if it is not."""
+    at = _first_at_or_after(heap, start, end, t, end)
+    while at < end and heap[at, TIMES] == t:
+        if heap[at, POSITIONS] == position + 1:
+            return at
+        at += 1
+    return -1
+
+
+@compiled(makes_arrays=False)
 def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> int:
     """Look at what events first..end are about to need, so that their cache misses happen together and not one after another.
 
@@ -481,8 +495,9 @@ def _fetch(first: int, end: int, slot_of: Ints, heap: Table, slots: Table) -> in
 
 @compiled(
     "int64(int64, const int64[::1], const int64[::1], const int64[::1], const int64[:, ::1], const int64[::1], const int64[::1], "
-    "const boolean[::1], int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
-    "int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, :, ::1], uint8[::1], uint8[::1])",
+    "const boolean[::1], const int64[::1], int64, const int64[:, ::1], const int64[:, ::1], const int64[::1], const int64[::1], "
+    "int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, :, ::1], uint8[::1], "
+    "uint8[::1])",
     makes_arrays=False,
 )
 def advance(
@@ -494,6 +509,7 @@ def advance(
     positions: Ints,  # (m,)
     arrived: Ints,  # (m,), or (0,) without a guard
     is_label: Mask,  # (m,), or (0,) where no labels are kept
+    first_positions: Ints,  # (m,): of events that came before, where they stood; else -1. Or (0,) if there are none
     turn: int,
     windows: Table,
     values: Table,
@@ -536,8 +552,13 @@ def advance(
         accepted = t >= newest - terms[LATENESS]
         if terms[GUARDED] and (t < arrived[i] - terms[OLDEST] or t > arrived[i] + terms[AHEAD]):
             accepted = False
+        held = -1
+        position = positions[i]
+        if len(first_positions) and first_positions[i] >= 0:
+            position = first_positions[i]
+            held = _find(t, position, slots[slot, START], slots[slot, END], heap)
 
-        if accepted:
+        if accepted and held < 0:
             while slots[slot, START] < slots[slot, END] and heap[slots[slot, START], TIMES] <= max(newest, t) - terms[REACH]:
                 slots[slot, START] += 1
             if slots[slot, END] - slots[slot, START] >= terms[MAX_RECORDS]:
@@ -571,10 +592,11 @@ def advance(
             first = _first_at_or_after(heap, start, last, edge - windows[w, LENGTH], base + slots[slot, hint])
             slots[slot, hint] = first - base
             slots[slot, hint + 1] = last - base
-            _summarise(first, last, windows[w, HOLDS_SELF], tau, i, w, values, given, heap, scratch, control, integers)
+            own = 0 if first <= held < last else windows[w, HOLDS_SELF]  # what came back is there already
+            _summarise(first, last, own, tau, i, w, values, given, heap, scratch, control, integers)
 
-        if accepted:
-            _remember(slot, i, t, positions[i], values, given, heap, slots)
+        if accepted and held < 0:
+            _remember(slot, i, t, position, values, given, heap, slots)
         slots[slot, TOUCHED_AT] = max(slots[slot, TOUCHED_AT], positions[i])
         judgement = TOO_LATE if not accepted else LATE if t < newest else ON_TIME
         timing[rows[i]] = max(timing[rows[i]], judgement)

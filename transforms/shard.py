@@ -67,7 +67,13 @@ class ShardState:
         return sum(slab.size_bytes for slab in self._slabs)
 
     def advance(
-        self, columns: Columns, usable: Mask, positions: Ints, arrived_ms: Ints | None = None, labels: LabelRows | None = None
+        self,
+        columns: Columns,
+        usable: Mask,
+        positions: Ints,
+        arrived_ms: Ints | None = None,
+        labels: LabelRows | None = None,
+        first_positions: Ints | None = None,
     ) -> Advance:
         """Compute the features of a batch's usable rows in order, and remember the rows.
 
@@ -78,6 +84,8 @@ class ShardState:
             arrived_ms: shape (n,): when the broker took each record in; needed where an entity has a guard.
             labels: which rows are labels and which event each row is about; needed where an entity keeps labels. A label row has
                 its event's keys and time, and no more of the columns: entities that keep no labels do not look at it.
+            first_positions: shape (n,): where a row stood that came before, else -1; None if there are no such rows. One that an entity
+                remembers is not remembered again, and a window that holds it does not hold it twice.
 
         Raises:
             StoreDown: a key could not be read; nothing has changed, the same call may be tried again.
@@ -102,9 +110,12 @@ class ShardState:
             where = np.ascontiguousarray(positions[part.rows], np.int64)
             arrived = _rows_of(arrived_ms, part) if entity.guard else _NO_TIMES
             is_label = labels.is_label[part.rows] if labels is not None and entity.has_labels else _NO_LABELS
+            came = _NO_TIMES if first_positions is None else np.ascontiguousarray(first_positions[part.rows], np.int64)
             features[part.absent, first_column : first_column + len(entity.features)] = entity.empty_features
             writes.append(
-                slab.advance(slot_of, part.rows, part.times, values, where, arrived, is_label, timing, outcome, features, first_column)
+                slab.advance(
+                    slot_of, part.rows, part.times, values, where, arrived, is_label, came, timing, outcome, features, first_column
+                )
             )
             first_column += len(entity.features)
         done = Advance(features, timing, tuple(w for w in writes if len(w.at)))

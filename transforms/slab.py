@@ -103,6 +103,7 @@ class Slab:
         positions: Ints,
         arrived: Ints,
         is_label: Mask,
+        first_positions: Ints,
         timing: NDArray[np.uint8],
         outcome: NDArray[np.uint8],
         features: Floats,
@@ -111,6 +112,7 @@ class Slab:
         """Compute the features of m events into their rows, remember them, and give what changed, frozen.
 
         Rows that are labels set these, and get what an event without a past would. `is_label` is empty where no labels are kept.
+        Rows that came before, and are remembered, are found by the positions they had; `first_positions` is empty where there are none.
 
         Raises:
             TooManyRecords: a key has more than its entity's `max_records`.
@@ -123,9 +125,9 @@ class Slab:
         done = 0
         while True:
             done = kernel.advance(
-                done, rows, slot_of, times, given, positions, arrived, is_label, self._turn, self._windows, self._values, self._terms,
-                self._sizes, self._free, self._control, self._heap, self._slots, changed, stretches, self._scratch, integers, timing,
-                outcome,
+                done, rows, slot_of, times, given, positions, arrived, is_label, first_positions, self._turn, self._windows, self._values,
+                self._terms, self._sizes, self._free, self._control, self._heap, self._slots, changed, stretches, self._scratch, integers,
+                timing, outcome,
             )  # fmt: skip
             if done == count:
                 break

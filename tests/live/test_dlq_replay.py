@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 
-from tests.live.scene import ROOT, Scene, payment, payments
+from streams.kafka import TopicPartition, plain_consumer
+from tests.live.scene import ROOT, Scene, alter_topic, payment, payments, wait_for
 from tests.oracles.payments import Record
 from tests.streams.command_line import Done, runner
 
@@ -52,10 +55,20 @@ def kill(scene: Scene, fault: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def let_run(scene: Scene) -> None:
-    """A worker over all there is."""
+    """A worker over all there is; a transaction that is committed may still be on its way to being seen."""
+    wait_for("what came back to be seen", lambda: scene.ends()[0] == last_offset(scene))
     worker = scene.worker(WORKER__UNKNOWN_SCHEMA_RETRY_SECONDS="0.3")
     scene.drained(worker)
     assert worker.stop() == 0, worker.log
+
+
+def last_offset(scene: Scene) -> int:
+    """Where the input ends, whatever is open."""
+    reader = plain_consumer(scene.settings.kafka, "reader", read_committed=False)
+    try:
+        return reader.get_watermark_offsets(TopicPartition(scene.bound.input.name, 0), 10.0)[1]
+    finally:
+        reader.close()
 
 
 def returned(scene: Scene) -> list[Record]:
@@ -206,3 +219,30 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_sent(scene: Scene, dlq: 
     gone = dlq("replay")
     assert gone.code == 14
     assert f"no topic {scene.name} on the broker" in gone.err
+
+
+def test_what_the_windows_hold_already_is_scored_and_not_remembered_again(scene: Scene, facts: Facts) -> None:
+    output = scene.bound.output.name
+    large = payment(1, customer_id="C0", terminal_id="T0", payment_id="P" * 8_000)
+    worker = scene.worker()
+    scene.send_payments([payment(0, customer_id="C0", terminal_id="T0")])
+    scene.drained(worker)
+    alter_topic(scene.broker, output, max_message_bytes="5000")  # under the running worker, which looked at it when it started
+    scene.send_payments([large, payment(2, customer_id="C0", terminal_id="T0")])
+    scene.drained(worker)
+    assert worker.stop() == 0
+    (letter,) = scene.letters()
+    assert dict(letter.headers)["millrace.counted"] == b"true"
+
+    alter_topic(scene.broker, output, max_message_bytes="1048588")
+    assert facts("replay")["replayed"] == 1
+    let_run(scene)
+    with scene.redis() as client:  # and so it is when the log is read again
+        client.delete(scene.fence_key(0), *scene.blocks())
+    scene.send_payments([payment(3, customer_id="C0", terminal_id="T0")])
+    let_run(scene)
+    scored: list[Any] = [
+        fastavro.schemaless_reader(io.BytesIO((each.value or b"")[5:]), scene.judge.output, None) for each in scene.outputs()
+    ]
+    found = [(each["event_id"][:7], each["features"]["customer_count_1d"], each["timing"]) for each in scored]
+    assert found == [("P000000", 1, "on_time"), ("P000002", 3, "on_time"), ("PPPPPPP", 2, "late"), ("P000003", 4, "on_time")]

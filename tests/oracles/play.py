@@ -25,7 +25,8 @@ SHARD = "s"
 class Event:
     """One row of a log: an event, or, with a `label`, what the event of that id turned out to be.
 
-    It has a key (or none), when it happened, its amount in units, when the broker took it in, whether it is usable, and an id.
+    It has a key (or none), when it happened, its amount in units, when the broker took it in, whether it is usable, and an id. One that
+    came before says at which row it was first.
     """
 
     key: int | None
@@ -35,6 +36,7 @@ class Event:
     usable: bool = True
     id: int = 0
     label: int | None = None
+    first: int = -1
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def play_labels(
         usable = np.array([e.usable for e in events[rows]], np.bool_)
         arrived = np.array([e.arrived for e in events[rows]], np.int64)
         told = LabelRows(labels.is_label[rows], labels.value[rows], labels.event_ids[rows])
-        came = state.advance(batch, usable, np.arange(first, end), arrived, told)
+        before = np.array([e.first for e in events[rows]], np.int64)
+        came = state.advance(batch, usable, np.arange(first, end), arrived, told, before if (before >= 0).any() else None)
         assert came.unmatched is not None
         assert came.repeated is not None
         played = Played(came.features, came.timing, came.unmatched, came.repeated)
@@ -180,7 +183,7 @@ def expected_labels(events: Sequence[Event], entities: Sequence[Entity]) -> Play
                 assert entity.missing_key == "absent"
                 features[row, column : column + len(entity.features)] = [a.empty for _ in entity.windows for a in entity.aggregates]
             else:
-                judged, numbers = _one(entity, past, event)
+                judged, numbers = _one(entity, past, event, row)
                 timing[row] = max(timing[row], judged)
                 features[row, column : column + len(numbers)] = numbers
         column += len(entity.features)
@@ -206,11 +209,11 @@ def assert_same_bits(found: NDArray[np.float64], wanted: NDArray[np.float64], na
         raise AssertionError(f"row {row}, {names[column]}: {found[row, column]!r}, wanted {wanted[row, column]!r}; {len(differs)} differ")
 
 
-def _one(entity: Entity, past: Past, event: Event) -> tuple[int, list[float]]:
+def _one(entity: Entity, past: Past, event: Event, row: int) -> tuple[int, list[float]]:
     values = entity.values
     # A shop is told apart by what it is, whatever number stands for it in the kernel.
     own = tuple(event.units if isinstance(value, FixedPoint) else event.units % 7 for value in values)
-    judged, windows = past.look(event.t, own, event.arrived, event.id)
+    judged, windows = past.look(event.t, own, event.arrived, event.id, row, event.first if event.first >= 0 else -2)
     numbers = []
     for window, seen in zip(entity.windows, windows, strict=True):
         for aggregate in entity.aggregates:

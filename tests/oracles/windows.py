@@ -29,6 +29,7 @@ class Remembered:
     values: tuple[int, ...]
     event_id: int | None
     label: int | None = None
+    place: int = -1
 
 
 @dataclass
@@ -62,9 +63,18 @@ class Past:
     events: list[Remembered] = field(default_factory=list)
 
     def look(
-        self, t: int, values: tuple[int, ...], arrived: int | None = None, event_id: int | None = None
+        self,
+        t: int,
+        values: tuple[int, ...],
+        arrived: int | None = None,
+        event_id: int | None = None,
+        place: int = -1,
+        first_place: int = -2,
     ) -> tuple[int, list[list[Seen]]]:
-        """Let one event pass. Gives its timing, and for each window what it holds of each value."""
+        """Let one event pass. Gives its timing, and for each window what it holds of each value.
+
+        One that came before says where it stood: what is remembered is not remembered again, and no window holds it twice.
+        """
         newest = max((past.t for past in self.events), default=None)
         believed = True
         if self.guard is not None:
@@ -77,9 +87,9 @@ class Past:
             at = newest - self.lateness_ms
         else:
             at = None  # nothing is known and this can't be believed: the event stands alone
-        seen = [self._through(window, at, values) for window in self.windows]
-        if accepted:
-            self.events.append(Remembered(t, values, event_id))
+        seen = [self._through(window, at, values, (t, first_place)) for window in self.windows]
+        if accepted and not any((past.t, past.place) == (t, first_place) for past in self.events):
+            self.events.append(Remembered(t, values, event_id, place=first_place if first_place >= 0 else place))
         if not accepted:
             return TOO_LATE, seen
         return (ON_TIME if newest is None or t >= newest else LATE), seen
@@ -99,14 +109,14 @@ class Past:
             past.label = label
         return SET
 
-    def _through(self, window: Window, at: int | None, values: tuple[int, ...]) -> list[Seen]:
+    def _through(self, window: Window, at: int | None, values: tuple[int, ...], before: tuple[int, int]) -> list[Seen]:
         g = window.grid_ms
         members: list[Remembered] = []
         if at is not None:
             newest_cell = at // g if window.delay_ms == 0 else (at - window.delay_ms + 1) // g - 1
             oldest_cell = newest_cell - window.length_ms // g + 1
             members = [past for past in self.events if oldest_cell <= past.t // g <= newest_cell]
-        if window.delay_ms == 0 and window.include_self:
+        if window.delay_ms == 0 and window.include_self and before not in [(past.t, past.place) for past in members]:
             members.append(Remembered(at if at is not None else 0, values, None))
         members.sort(key=lambda member: member.t)  # stable: ties stay in the order of the log
         times, labels = [member.t for member in members], [member.label for member in members]
