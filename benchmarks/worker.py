@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--no-floors", action="store_true", help="measure only")
     wanted = parser.parse_args()
-    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": _machine(), "settings": vars(wanted)}
+    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "settings": vars(wanted)}
     print("setting up")
     with stand(wanted.customers) as where:
         payments = preload(where, wanted.events)
@@ -347,7 +347,8 @@ def _check_floors(result: dict[str, Any]) -> None:
         raise SystemExit("; ".join(missed))
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What this runs on."""
     memory = psutil.virtual_memory().total
     return {"cpus": os.cpu_count(), "memory_bytes": memory, "python": platform.python_version(), "system": platform.platform()}
 

@@ -102,3 +102,47 @@ def test_a_source_that_breaks_is_what_the_run_raises() -> None:
     line.lines = [replace(line.lines[0], source=lambda: (_ for _ in ()).throw(KeyError("no such topic")))]
     with pytest.raises(KeyError):
         line.run()
+
+
+def test_lines_run_side_by_side_and_the_end_of_one_leaves_the_other_running() -> None:
+    stand = Stand(batches=3)
+    seen: list[tuple[str, int]] = []
+
+    def other(batch: Batch) -> Batch:
+        seen.append((threading.current_thread().name, batch.spans[0].first_offset))
+        return batch
+
+    def ends_at_once() -> None:
+        stand.frame.hand_on("two", batch_of([b"x"], first_offset=70))
+
+    stand.lines.append(Line("two", [("first", other)], ends_at_once, lambda: None))
+    stand.run()
+    assert seen == [("two.first_0", 70)]
+    assert [offset for step, offset in stand.passed if step == "last"] == [0, 1, 2]
+
+
+def test_a_step_that_breaks_in_one_line_abandons_the_others() -> None:
+    stand = Stand(batches=0)
+    abandoned = threading.Event()
+
+    def broken(batch: Batch) -> Batch:
+        raise ZeroDivisionError("division by zero")
+
+    def waits() -> None:
+        stand.frame.hand_on("two", batch_of([b"x"]))
+        assert abandoned.wait(SECONDS)
+
+    stand.lines = [
+        Line("one", [("first", lambda batch: batch)], waits, abandoned.set),
+        Line("two", [("first", broken)], waits, abandoned.set),
+    ]
+    with pytest.raises(ZeroDivisionError):
+        stand.run()
+    assert abandoned.is_set()
+
+
+def test_what_goes_wrong_in_the_preparation_is_what_the_run_raises() -> None:
+    stand = Stand(batches=0)
+    stand.lines = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        stand.run()

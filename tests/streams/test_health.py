@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.health import Health, rendered
+from streams.health import Health, rendered, together
 
 
 class Clock:
@@ -97,3 +97,11 @@ def test_lag_is_counted_from_what_is_committed() -> None:
     health, _ = health_of({0: 500, 1: 7})
     health.moved(0, 480)
     assert health.lag() == {0: 20}
+
+
+def test_a_worker_is_as_well_as_all_its_stages_and_not_ready_before_it_has_any() -> None:
+    well, ill = (True, {"partitions": 1}), (False, {"partitions": 2})
+    assert together({"a": well, "b": well}, before=False) == (True, {"stages": {"a": {"partitions": 1}, "b": {"partitions": 1}}})
+    assert not together({"a": well, "b": ill}, before=True)[0]
+    assert together({}, before=True) == (True, {"stages": {}})
+    assert not together({}, before=False)[0]
