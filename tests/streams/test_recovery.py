@@ -64,4 +64,7 @@ def test_adopting_goes_on_from_the_states_position() -> None:
 def test_a_commit_note_survives_the_broker_and_foreign_metadata_is_not_taken_for_one() -> None:
     note = CommitNote("0123456789abcdef", {7: 1042})
     assert CommitNote.load(note.dump()) == note
+    of_four = CommitNote("0123456789abcdef", {}, "p", 4)
+    assert CommitNote.load(of_four.dump()) == of_four
+    assert "partitions" not in note.dump(), "what did not say stays as it was"
     assert [CommitNote.load(text) for text in (None, "", "x", "[]", '{"state": 1}')] == [None] * 5
