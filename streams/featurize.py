@@ -44,6 +44,7 @@ class Past:
         keys: n texts.
         arrived_ms: shape (n,): when each came in.
         absent: shape (n,): records without a value; None = all have one.
+        first_offsets: shape (n,): under which offset the windows hold a record that came back, else -1; None = no row did.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Past:
     keys: Sequence[bytes | None]
     arrived_ms: Ints
     absent: Mask | None = None
+    first_offsets: Ints | None = None
 
     def batch(self) -> Batch:
         """The same as a worker's batch."""
@@ -70,6 +72,7 @@ class Past:
             columns={},
             rejected=np.zeros(n, np.uint8),
             tokens={self.partition: TOKEN},
+            first_offsets=self.first_offsets,
         )
 
 

@@ -50,11 +50,11 @@ def pack(
         rejected=np.zeros(len(rows), np.uint8),
         tokens={partition: tokens[partition] for partition in next_offsets},
         replay=replay,
-        first_offsets=_first_offsets(topic, rows),
+        first_offsets=first_offsets(topic, rows),
     )
 
 
-def _first_offsets(topic: str, rows: Sequence[Record]) -> NDArray[np.int64] | None:
+def first_offsets(topic: str, rows: Sequence[Record]) -> NDArray[np.int64] | None:
     """Under which offset the windows hold records that came back as dead letters, else -1; None if they hold none."""
     found: NDArray[np.int64] | None = None
     for row, message in enumerate(rows):

@@ -30,6 +30,7 @@ from streams.kafka import (
     plain_consumer,
     topic_facts,
 )
+from streams.pack import first_offsets
 from streams.settings import Settings
 from streams.stage import computed_at_once
 
@@ -168,6 +169,7 @@ class TopicHistory:
             keys=[record.key() for record in records],
             arrived_ms=np.array([record.timestamp()[1] for record in records], np.int64),
             absent=np.array([value is None for value in values], np.bool_),
+            first_offsets=first_offsets(self._topic, records),
         )
 
 
