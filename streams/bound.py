@@ -24,7 +24,6 @@ from streams.implicit_rules import implicit_rules, label_rules
 from streams.pipeline import Model, Pipeline, Topic, repeated
 from streams.suggestion import did_you_mean
 from transforms.aggregate import column_of
-from transforms.derive import Derived
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
 
@@ -218,12 +217,7 @@ class Bound:
         return {"column": self.event_time.column, "units_per_ms": self.event_time.units_per_ms}
 
     def _made_of(self, entity: Entity) -> Json:
-        """Where an entity's state comes from; no column is named with a space."""
-        origins = _origins(entity.columns_needed, self.columns, self.pipeline.derived)
-        if not entity.has_labels or self.labels is None:
-            return origins
-        told = {"event_id": self.labels.event_id, "value": self.labels.value}
-        return {**origins, "event id": [self.event_id, self.columns[self.event_id].describe()], "label of": told}
+        return _made_of(entity, self.pipeline, self.columns)
 
 
 def bind(pipeline: Pipeline, folder: Path) -> Bound:
@@ -357,8 +351,8 @@ class _Names:
         if name in windows:
             feature, entity = windows[name]
             time: Json = {"column": event_time.column, "units_per_ms": event_time.units_per_ms}
-            origins = _origins(entity.columns_needed, self.columns, self.pipeline.derived)
-            return replace(feature, definition={**feature.definition, "event_time": time, "columns": origins})
+            made_of = _made_of(entity, self.pipeline, self.columns)
+            return replace(feature, definition={**feature.definition, "event_time": time, "columns": made_of})
         if name in derived:
             return Feature(name, "1", {"derived": derived[name].describe()})
         if name not in self.columns:
@@ -409,10 +403,15 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
     )
 
 
-def _origins(columns: Iterable[str], fields: Mapping[str, EventColumn], derived: Iterable[Derived]) -> dict[str, Json]:
-    """Where columns come from: fields of which type, functions of which version."""
-    made = {each.name: each.describe() for each in derived}
-    return {name: fields[name].describe() if name in fields else made[name] for name in columns}
+def _made_of(entity: Entity, pipeline: Pipeline, fields: Mapping[str, EventColumn]) -> dict[str, Json]:
+    """Where an entity's columns come from: fields of which type, functions of which version; and its labels, under names no column has."""
+    made = {each.name: each.describe() for each in pipeline.derived}
+    origins = {name: fields[name].describe() if name in fields else made[name] for name in entity.columns_needed}
+    if not entity.has_labels or pipeline.labels is None:
+        return origins
+    event_id = _given(pipeline.input.event_id)
+    told: dict[str, Json] = {"event_id": _given(pipeline.labels.topic.event_id), "value": pipeline.labels.value}
+    return {**origins, "event id": {event_id: fields[event_id].describe()}, "label of": told}
 
 
 def _given(value: str | None) -> str:

@@ -226,6 +226,7 @@ def test_the_state_of_labels_is_another_under_another_event_id_or_another_label(
         same = [before.state_fingerprint_of([entity]) == after.state_fingerprint_of([entity]) for entity in before.pipeline.entities]
         assert same == [True, True, False]  # the terminal's
         assert before.describe_state(before.pipeline.entities) != after.describe_state(after.pipeline.entities)
+        assert before.features.fingerprint != after.features.fingerprint
 
 
 def test_a_key_that_may_be_absent_is_no_reason_to_refuse_an_event(tmp_path: Path) -> None:
