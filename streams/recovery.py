@@ -12,7 +12,7 @@ somebody interfered. What lies between them was put out before: it is replayed i
     none  none       where the pipeline's settings declare: earliest or latest
     none  R          refused: offsets expired, or the group was renamed
     C     R <= C     replay [R, C), then C
-    C     none       replay [log start, C), then C
+    C     none       replay [log start, C), then C; refused if the log begins too late for that (`streams/log_reach.py`)
     C     R > C      refused: Kafka lost commits, or offsets were reset
     C outside the log refused: records were deleted unread, or the topic was made anew
 """
@@ -86,6 +86,7 @@ def where_to_start(committed: int | None, position: int | None, log: Log, declar
             return rebuilt
         raise StateError(
             f"{where}: the state stands at {position}, but the log begins at {log.start}: the records between are gone. "
+            "`millrace state rebuild PIPELINE --from FOLDER` begins with a later snapshot; "
             "`--on-conflict rebuild` rebuilds it from what the log still has"
         )
     return Start(position, committed)

@@ -38,10 +38,10 @@ def hourly(count: int, first: int = 0, customers: int = 7) -> Iterator[dict[str,
         yield payment(n, event_time=at_ms(START_MS + n * HOUR_MS), customer_id=f"C{n * n % 97 % customers}")
 
 
-def run_to_the_end(scene: Scene, count: int, first: int = 0, **environment: str) -> None:
+def run_to_the_end(scene: Scene, count: int, first: int = 0) -> None:
     """Score some payments, and stop."""
     scene.send_payments(hourly(count, first))
-    worker = scene.worker(**environment)
+    worker = scene.worker()
     scene.drained(worker)
     assert worker.stop() == 0, worker.log
 
