@@ -10,7 +10,7 @@ import pytest
 
 from schemas.errors import DefinitionError
 from schemas.features import FeatureSet
-from transforms.aggregate import Count, Distinct, Last, Max, Mean, RatePerDay, RatioToMean, Std, Sum
+from transforms.aggregate import Count, Distinct, LabelCount, LabelRate, Last, Max, Mean, RatePerDay, RatioToMean, Std, Sum
 from transforms.entity import Entity, Guard
 from transforms.fixed_point import FixedPoint
 from transforms.window import Window, days, duration, hours, minutes, seconds
@@ -37,6 +37,9 @@ def test_features_are_named_after_entity_column_aggregate_and_window() -> None:
     )
     nested = Entity("card", "c", (Window(seconds(5)),), (Max(FixedPoint("order.total", 1, 9)), Distinct("shop.id")))
     assert nested.feature_names == ("card_order_total_max_5s", "card_shop_id_distinct_5s")
+    labelled = Entity("terminal", "t", (Window(days(7), days(7)),), (LabelCount(), LabelRate()))
+    assert labelled.feature_names == ("terminal_label_count_7d_delay_7d", "terminal_label_rate_7d_delay_7d")
+    assert [feature.unit for feature in labelled.features] == ["events", "1"]
 
 
 def test_a_feature_says_what_it_is_measured_in() -> None:
@@ -84,6 +87,7 @@ def test_what_must_be_read_kept_and_looked_back_to_follows_from_the_definition()
         (lambda: replace(CUSTOMER, aggregates=()), "needs a key, a window"),
         (lambda: replace(CUSTOMER, key=()), "needs a key, a window"),
         (lambda: replace(CUSTOMER, lateness_ms=-1), "out of range"),
+        (lambda: replace(CUSTOMER, missing_key="skip"), "missing_key must be 'refuse' or 'absent', not 'skip'"),  # type: ignore[arg-type]
         (lambda: replace(CUSTOMER, windows=(Window(12, grid_ms=2), Window(12, 1, grid_ms=3))), "grid 3 ms is no multiple of grid 2 ms"),
         (lambda: replace(CUSTOMER, windows=(Window(12, grid_ms=2),), aggregates=(Distinct("shop"),)), "Distinct needs exact windows"),
         (lambda: replace(CUSTOMER, windows=(Window(10), Window(10))), "two features are named 'customer_count_10ms'"),
@@ -123,12 +127,18 @@ OTHER_FEATURES: list[dict[str, Any]] = [
     {"aggregates": (Count(), Last(amount), RatioToMean(amount))},
     {"lateness_ms": 0},
     {"guard": Guard(days(40), 0)},
+    {"missing_key": "absent"},
 ]
 
 
 @pytest.mark.parametrize("change", OTHER_FEATURES, ids=repr)
 def test_another_definition_has_another_feature_fingerprint(change: dict[str, Any]) -> None:
     assert FeatureSet(replace(CUSTOMER, **change).features).fingerprint != FeatureSet(CUSTOMER.features).fingerprint
+
+
+def test_fingerprints_stay_as_they_are_from_version_to_version() -> None:
+    # Another one here means that running pipelines would lose their state, or refuse their models.
+    assert (CUSTOMER.state_fingerprint, FeatureSet(CUSTOMER.features).fingerprint) == ("d2e5543854c8a95d", "5c6444da8c9943d1")
 
 
 def test_the_same_definition_has_the_same_fingerprints() -> None:
@@ -156,6 +166,8 @@ def test_the_same_definition_has_the_same_fingerprints() -> None:
         ({"windows": (Window(days(8)),)}, False),
         ({"lateness_ms": 0}, False),
         ({"guard": Guard(days(40), 0)}, False),
+        ({"aggregates": (Count(), Mean(amount), LabelCount())}, False),
+        ({"missing_key": "absent"}, True),
     ],
     ids=repr,
 )

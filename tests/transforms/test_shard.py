@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,33 @@ def test_columns_may_come_in_any_form() -> None:
         "amount": Nullable(np.array([1.0, np.nan, 2.0], np.float32), usable),
     }
     assert state.advance(columns, usable, np.arange(3)).features.tolist() == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [2.0, 3.0, 1.0]]
+
+
+def test_an_event_without_its_key_has_the_declared_values_and_no_past() -> None:
+    device = Entity("d", ("key", "place"), (Window(1_000),), (Count(empty=-1.0), Sum(amount)), missing_key="absent")
+    owner = Owner((device,), 10)
+    there = np.array([True, True, False, True, True])
+    columns: Columns = {
+        "key": Nullable(PackedBytes.pack([b"a", b"", b"", b"a", b"a"]), there),  # null in row 2, empty in row 1
+        "place": Nullable(np.array([1, 1, 1, 1, 1]), np.array([True, True, True, True, False])),
+        "t": np.array([5, 6, 7, 8, 9]),
+        "amount": np.array([10, 20, 30, 40, 50]),
+    }
+    done = owner.state.advance(columns, np.array([True, True, True, True, True]), np.arange(5))
+    assert done.features.tolist() == [[1.0, 10.0], [-1.0, 0.0], [-1.0, 0.0], [2.0, 50.0], [-1.0, 0.0]]
+    assert done.timing.tolist() == [0] * 5
+    assert owner.state.resident_keys == {"d": 1}
+    strict = Owner((replace(device, missing_key="refuse"),), 10)
+    with pytest.raises(ValueError, match="key column 'key' is null in 1 usable rows"):
+        strict.state.advance(columns, np.ones(5, np.bool_), np.arange(5))
+
+
+def test_entities_side_by_side_each_look_at_the_rows_that_have_their_key() -> None:
+    other = replace(OTHER, missing_key="absent", aggregates=(Count(empty=-1.0),))
+    owner = Owner((COUNTED, other), 10)
+    columns = {**columns_of([Event(1, t, 1) for t in range(3)], 1), "shop": Nullable(Constant(b"s", 3), np.array([True, False, True]))}
+    usable = np.array([True, True, False])
+    assert owner.state.advance(columns, usable, np.arange(3)).features.tolist() == [[1.0, 1.0], [2.0, -1.0], [0.0, 0.0]]
 
 
 def test_memory_is_given_back_to_keys_that_come_later() -> None:
