@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.avro import Array, AvroType, Map, Record, Union
 from schemas.columns import Column, Constant, Mask, Nullable, PackedBytes, Ragged, Symbols
@@ -119,6 +120,24 @@ def table_of(arrays: Mapping[str, Any]) -> Table:
 def concat(tables: Sequence[Table]) -> Table:
     """Tables of one shape, one after the other."""
     return pa.concat_tables(tables)
+
+
+def chosen(table: Table, rows: Mask, more: Mapping[str, NDArray[Any]]) -> Table:
+    """Some rows of a table, with more columns, which have a value for each chosen row."""
+    found = table.filter(pa.array(rows))
+    for name, values in more.items():
+        found = found.append_column(name, pa.array(values))
+    return found
+
+
+def is_whole(table: Table, name: str) -> bool:
+    """Whether a column holds whole numbers."""
+    return bool(pa.types.is_integer(table.schema.field(name).type))
+
+
+def is_true_or_false(table: Table, name: str) -> bool:
+    """Whether a column holds booleans."""
+    return bool(pa.types.is_boolean(table.schema.field(name).type))
 
 
 def counts_of(array: Any) -> dict[str, int]:

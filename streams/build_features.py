@@ -148,7 +148,9 @@ class _Build:
         features = self._featurize.features(batch, turn.troubles)
         for reason, count in counts_of(features.column(VERDICT[1])).items():
             self._refused[reason] = self._refused.get(reason, 0) + count
-        events = turn.table if turn.table is not None else self._featurize.events(batch)
+        events = turn.table if turn.table is not None and turn.has_events else self._featurize.events(batch)
+        if turn.table is not None and not turn.has_events:
+            events = beside(events, turn.table)
         for name in ADDRESS:
             if name in events.column_names:
                 raise HistoryError(f"the history has a column {name!r}; wanted none of that name, since it says where an event stands")

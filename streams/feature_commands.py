@@ -157,3 +157,50 @@ def diff(
     from streams.catalogue import diff as difference
 
     say(difference(catalogue_of(old, which), catalogue_of(new, which)), as_json, diff_words)
+
+
+@app.command("label")
+def label(
+    pipeline: PipelineFile,
+    features: Annotated[Path, typer.Option("--features", metavar="FOLDER", help="As `features build` left it.", show_default=False)],
+    labels: Annotated[
+        Path, typer.Option("--labels", metavar="FILE", help="Parquet or CSV: event id, label, when known.", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the training set goes.", show_default=False)],
+    splits: Annotated[
+        list[str], typer.Option("--split", metavar="NAME=TIME..TIME", help="Events by time; may be given again.", show_default=False)
+    ],
+    delay: Annotated[str, typer.Option(metavar="DURATION", help="How long until what an event was is known, such as 7d.")],
+    which: Which = None,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Of the labels: true and false, or 1 and 0.")] = "label",
+    known_at: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Of the labels: when each became known; - = after the delay.")
+    ] = "known_at",
+    known_by: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Use nothing that became known after this.", show_default=False)
+    ] = None,
+    negatives: Annotated[float, typer.Option(metavar="SHARE", help="Keep this share of the negatives, with weights.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another one keeps others.")] = 0,
+    time_zone: Annotated[str | None, typer.Option(metavar="NAME", help="Of times that have none.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a training set that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a training set: features with the labels known at its time, split by time with the label's delay between the parts."""
+    from streams.feature_folder import open_features
+    from streams.known_labels import read_labels
+    from streams.label_features import LabelOptions, Split, label_features, label_words, parse_duration
+    from streams.topic_history import Edge
+
+    bound = bound_of(pipeline, which)
+    options = LabelOptions(
+        tuple(sorted((Split.parse(text) for text in splits), key=lambda split: split.start_ms)),
+        parse_duration(delay),
+        None if known_by is None else Edge.parse(known_by).time_ms,
+        known_at != "-",
+        negatives,
+        seed,
+        overwrite,
+    )
+    folder = open_features(features, bound)
+    known = read_labels(labels, bound.event_id, label, None if known_at == "-" else known_at, time_zone)
+    say(label_features(bound, folder, known, to, options), as_json, label_words)

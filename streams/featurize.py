@@ -11,7 +11,7 @@ from inference.float32 import to_float32
 from schemas.avro import AvroType, Field, Primitive, Record, Union
 from schemas.codec import Decoder
 from schemas.columns import Ints, Mask, PackedBytes, Symbols
-from schemas.errors import RecordError
+from schemas.errors import HistoryError, RecordError
 from schemas.layout import is_covered
 from schemas.reject import Reject
 from schemas.table import Table, strings, table_of, to_arrow
@@ -85,9 +85,18 @@ class Featurize:
         bound: the pipeline.
         decoder: for its records.
         max_record_bytes: larger ones are refused, as a worker would.
+
+    Raises:
+        HistoryError: an entity counts labels, which are not among the events.
     """
 
     def __init__(self, bound: Bound, decoder: Decoder, max_record_bytes: int = 2**31 - 1) -> None:
+        counting = [entity.name for entity in bound.pipeline.entities if entity.has_labels]
+        if counting:
+            raise HistoryError(
+                f"entity {counting[0]!r} counts labels, and a history of events alone does not tell them; "
+                "wanted a pipeline without LabelCount and LabelRate"
+            )
         self._bound = bound
         self._decoder = decoder
         self._extract = Extract(bound, decoder, Refusals(), max_record_bytes, unknown_schema_retry_seconds=0)

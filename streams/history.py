@@ -34,13 +34,15 @@ class Turn:
 
     Attributes:
         past: as records.
-        table: the rows they came from; None where they were no rows of a table.
+        table: columns to go with them; None = none.
+        has_events: whether the events themselves are among these columns, as they were given.
         troubles: by row, why it could not be read.
         wanted: whether features of them are asked for; else they only fill the windows.
     """
 
     past: Past
     table: Table | None = None
+    has_events: bool = False
     troubles: Mapping[int, RecordError] = field(default_factory=dict)
     wanted: bool = True
 
@@ -90,6 +92,10 @@ class TableHistory:
         first = self._files[0]
         for other in self._files[1:]:
             _same_shape(first, other)
+        self._more = [
+            name for name in first.shape.column_names if name.partition(".")[0] not in {each.name for each in bound.schema.fields}
+        ]
+        self._text, self._time_zone = first.text, time_zone
         self._past = PastTable(bound, first.shape, str(first.path), time_zone=time_zone, arrived=arrived, text=first.text)
         self.decoder = self._past.decoder
         counts = [file.rows for file in self._files]
@@ -101,13 +107,16 @@ class TableHistory:
         for file in self._files:
             row = 0
             for table in file.tables(TURN_ROWS):
-                yield Turn(self._past.past(table, offset, row, str(file.path)), table)
+                # What was text goes out as what it meant; columns that the schema does not know stay text.
+                more = table.select(self._more) if self._text else table
+                yield Turn(self._past.past(table, offset, row, str(file.path)), more, has_events=not self._text)
                 row += len(table)
                 offset += len(table)
 
     def describe(self) -> Json:
         """See `History`."""
-        return {"files": [{"name": file.path.name, "bytes": file.path.stat().st_size} for file in self._files]}
+        files: list[Json] = [{"name": file.path.name, "bytes": file.path.stat().st_size} for file in self._files]
+        return {"files": files, **({"time_zone": self._time_zone} if self._time_zone and not self._text else {})}
 
 
 class EventFileHistory:
@@ -158,7 +167,7 @@ class EventFileHistory:
             keys=[event.key for event in events],
             arrived_ms=np.zeros(n, np.int64),
         )
-        return Turn(past, None, {row: event.trouble for row, event in enumerate(events) if event.trouble is not None})
+        return Turn(past, troubles={row: event.trouble for row, event in enumerate(events) if event.trouble is not None})
 
 
 def open_files(bound: Bound, sources: Sequence[str], time_zone: str | None = None, arrived: str | None = None) -> History:

@@ -1,0 +1,88 @@
+"""Labels: what became of events, and when that became known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.avro import AvroSchema
+from schemas.columns import Ints, Mask
+from schemas.errors import HistoryError
+from schemas.features import Json
+from schemas.read_table import TableReader
+from schemas.table import is_true_or_false, is_whole
+from schemas.table_file import open_table_file
+from transforms.fixed_point import numbers
+from transforms.label import event_id_hashes
+
+TURN_ROWS = 50_000
+LONG_AGO = np.iinfo(np.int64).min
+
+
+@dataclass
+class Labels:
+    """Labels by the hash of their event's id, sorted by it, by when they became known, and by their place in the file."""
+
+    ids: Ints
+    known_ms: Ints  # when each became known; the least there is where that follows from the event
+    values: NDArray[np.int8]
+    matched: Mask = field(init=False)
+
+    def __post_init__(self) -> None:
+        order = np.lexsort((np.arange(len(self.ids)), self.known_ms, self.ids))
+        self.ids, self.known_ms, self.values = self.ids[order], self.known_ms[order], self.values[order]
+        self.matched = np.zeros(len(self.ids), np.bool_)
+
+    def at(self, ids: Ints, by_ms: int) -> NDArray[np.intp]:
+        """Shape (n,): for each event the place of its last label known by then; -1 = none. Whatever has an event is marked as matched."""
+        first = np.searchsorted(self.ids, ids)
+        end = np.searchsorted(self.ids, ids, side="right")
+        edges = np.zeros(len(self.ids) + 1, np.int64)
+        np.add.at(edges, first, 1)
+        np.add.at(edges, end, -1)
+        self.matched |= np.cumsum(edges[:-1]) > 0
+        # Sorted by when they became known, those known by then come first among an event's.
+        known: Ints = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.known_ms <= by_ms, dtype=np.int64)))
+        count: Ints = known[end] - known[first]
+        return np.asarray(np.where(count > 0, first + count - 1, -1), np.intp)
+
+
+def read_labels(path: Path, event_id: str, label: str, known_at: str | None, time_zone: str | None = None) -> Labels:
+    """The labels in a Parquet or CSV file: an event's id, its label, and when that became known.
+
+    Args:
+        path: of the file.
+        event_id: the column of ids.
+        label: the column of labels: true and false, or 1 and 0.
+        known_at: the column that says when each became known; None = that follows from the event's own time.
+        time_zone: of times that have none.
+
+    Raises:
+        HistoryError: the file is missing, empty or broken, lacks a column, or a value is missing or of another type.
+    """
+    file = open_table_file(path)
+    whole = not file.text and event_id in file.shape.column_names and is_whole(file.shape, event_id)
+    truth = not file.text and label in file.shape.column_names and is_true_or_false(file.shape, label)
+    fields: list[Json] = [{"name": event_id, "type": "long" if whole else "string"}]
+    fields.append({"name": label, "type": "boolean" if truth else "long"})
+    if known_at is not None:
+        fields.append({"name": known_at, "type": {"type": "long", "logicalType": "timestamp-millis"}})
+    schema = AvroSchema.parse({"type": "record", "name": "Label", "fields": fields})
+    reader = TableReader.of(file.shape, schema, str(path), time_zone, file.text)
+    parts: list[tuple[Ints, Ints, NDArray[np.int8]]] = []
+    row = 0
+    for table in file.tables(TURN_ROWS):
+        columns = reader.columns(table, row)
+        values = numbers(label, columns[label]).astype(np.int64)
+        odd = np.flatnonzero((values != 0) & (values != 1))
+        if len(odd):
+            raise HistoryError(f"{path}, row {row + int(odd[0])}: {label} is {values[odd[0]]}, wanted 0 or 1")
+        known = np.full(len(table), LONG_AGO, np.int64) if known_at is None else numbers(known_at, columns[known_at]).astype(np.int64)
+        parts.append((event_id_hashes(columns[event_id]), known, values.astype(np.int8)))
+        row += len(table)
+    if not row:
+        raise HistoryError(f"{path} holds no labels")
+    return Labels(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts]))
