@@ -142,7 +142,7 @@ class Parts:
         return topics
 
     def _refused(self, batch: Batch, rows: Sequence[int]) -> list[Refused]:
-        if batch.sources is None:
+        if batch.origins is None:
             return [as_it_came(batch, row) for row in rows]
         places = [batch.origin(row) for row in rows]
         found = self._originals.read(places)

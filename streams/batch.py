@@ -50,7 +50,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class OriginPlaces:
     """Where each row of a hop's batch entered the pipeline: its record in the input, or in the labels' topic."""
 
     topics: tuple[str, ...]
@@ -92,7 +92,7 @@ class Batch:
     scores: NDArray[np.float32] | None = None  # shape (n,)
     schema_ids: NDArray[np.int32] | None = None  # shape (n,): the writer's
     writes: Mapping[int, tuple[Writes, ...]] = field(default_factory=dict)  # by partition, frozen
-    sources: Sources | None = None  # None: the rows are their own
+    origins: OriginPlaces | None = None  # None: the rows are their own
     labels: LabelRows | None = None  # which rows are labels; None: no row is
     repeated: Mask | None = None  # shape (n,): labels that said nothing new
     first_offsets: Ints | None = None  # shape (n,): under which offset the windows hold a record that came back, else -1
@@ -128,13 +128,13 @@ class Batch:
 
     def origin(self, row: int) -> Address:
         """Where a row entered the pipeline."""
-        return self.address(row) if self.sources is None else self.sources.address(row)
+        return self.address(row) if self.origins is None else self.origins.address(row)
 
     @property
     def entered_at(self) -> tuple[NDArray[np.int32], Ints]:
         """Shape (n,) each: partition and offset of where each row entered the pipeline."""
-        if self.sources is not None:
-            return self.sources.partitions, self.sources.offsets
+        if self.origins is not None:
+            return self.origins.partitions, self.origins.offsets
         sizes = [span.stop - span.start for span in self.spans]
         return np.repeat(np.array([span.partition for span in self.spans], np.int32), sizes), self.offsets
 

@@ -16,7 +16,7 @@ from schemas.compare import same_text
 from schemas.errors import RetryLater
 from schemas.reject import Reject
 from schemas.rules import Rule, check
-from streams.batch import Batch, Sources
+from streams.batch import Batch, OriginPlaces
 from streams.bound import EventTime
 from streams.hop import HopSchema
 from streams.refusals import Refusals
@@ -149,7 +149,7 @@ class ExtractHop:
         self._topics = (hop.source_topic(is_label=False), labels, hop.stage.input.name)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with its columns, sources, timing so far, and which of its rows are labels.
+        """The batch with its columns, origins, timing so far, and which of its rows are labels.
 
         Raises:
             StateError: a record was written by another definition of the pipeline.
@@ -161,7 +161,7 @@ class ExtractHop:
         for partition, span in batch.partitions():
             partitions[span] = partition
         origins = rows.origins
-        sources = Sources(
+        places = OriginPlaces(
             self._topics,
             np.where(read, rows.is_label.astype(np.int32), np.int32(2)),
             np.where(read, origins.partitions, partitions),
@@ -177,6 +177,6 @@ class ExtractHop:
             arrived_ms=np.where(read, origins.arrived_ms, batch.arrived_ms),
             schema_ids=origins.schema_ids,
             timing=origins.timing,
-            sources=sources,
+            origins=places,
             labels=labels,
         )

@@ -127,8 +127,8 @@ def scored_columns(batch: Batch, stamp: Stamp) -> Mapping[str, Column]:
 
 
 def _source_topic(batch: Batch) -> Column:
-    if batch.sources is not None:
-        return Symbols(batch.sources.codes, batch.sources.topics)
+    if batch.origins is not None:
+        return Symbols(batch.origins.codes, batch.origins.topics)
     return Constant(batch.spans[0].topic.encode() if batch.spans else b"", len(batch))
 
 
