@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from schemas.columns import Symbols as Symbols
     from schemas.errors import DefinitionError as DefinitionError
     from schemas.errors import MillraceError as MillraceError
+    from schemas.errors import RecordError as RecordError
     from schemas.errors import Refused as Refused
     from schemas.rules import Rule as Rule
     from schemas.rules import in_range as in_range
     from schemas.rules import one_of as one_of
     from schemas.rules import present as present
     from schemas.rules import valency as valency
+    from streams.event_writer import EventWriter as EventWriter
     from streams.load import load_bound as load_bound
     from streams.load import load_pipeline as load_pipeline
     from streams.pipeline import Labels as Labels
@@ -72,8 +74,9 @@ _HOMES = {
         "Ragged",
         "Symbols",
     ),
-    "schemas.errors": ("DefinitionError", "MillraceError", "Refused"),
+    "schemas.errors": ("DefinitionError", "MillraceError", "RecordError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
+    "streams.event_writer": ("EventWriter",),
     "streams.load": ("load_bound", "load_pipeline"),
     "streams.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
     "transforms.aggregate": (
@@ -107,6 +110,7 @@ __all__ = [
     "Distinct",
     "Entity",
     "EventColumns",
+    "EventWriter",
     "FixedPoint",
     "Floats",
     "Guard",
@@ -127,6 +131,7 @@ __all__ = [
     "Ragged",
     "RatePerDay",
     "RatioToMean",
+    "RecordError",
     "Refused",
     "Row",
     "Rule",

@@ -83,12 +83,25 @@ def _record(kind: Record, named: Mapping[str, AvroType], value: Any, at: str) ->
     for field in kind.fields:
         path = f"{at}.{field.name}".lstrip(".")
         given = found.get(field.name, field.default)
+        if field.name not in found and isinstance(given, str) and _is_decimal(field.type):
+            given = _unscaled(field.type, given)  # a default is as Avro has it: the characters U+0000 to U+00FF
         if given is ABSENT:
             if not _takes_null(field.type):
                 raise RecordError("not_encodable", f"{path} is missing")
             given = None
         made[field.name] = _value(field.type, named, given, path)
     return made
+
+
+def _is_decimal(kind: AvroType) -> bool:
+    kind = kind.branches[0] if isinstance(kind, Union) else kind
+    return isinstance(kind, Primitive | Fixed) and kind.logical == "decimal"
+
+
+def _unscaled(kind: AvroType, text: str) -> str:
+    kind = kind.branches[0] if isinstance(kind, Union) else kind
+    assert isinstance(kind, Primitive | Fixed)
+    return str(Decimal(int.from_bytes(text.encode("latin-1"), "big", signed=True)).scaleb(-kind.scale))
 
 
 def _branch(kind: Union, named: Mapping[str, AvroType], value: Any, at: str) -> Any:

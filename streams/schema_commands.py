@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from streams.command import AsJson, say
+from streams.command import AsJson, SettingsFile, say, settings_of
 
 app = typer.Typer(help="Schemas: what a new one would break, and how it gets into the registry.", no_args_is_help=True)
 
@@ -34,3 +34,19 @@ def check(
     facts = check_schema(file, folder, subject, cast(Mode, mode.upper()), tuple(pipeline or ()))
     say(facts, as_json, check_words)
     refuse(facts)
+
+
+@app.command("register")
+def register(
+    file: Annotated[Path, typer.Argument(metavar="FILE.avsc", help="The schema.", show_default=False)],
+    subject: Annotated[str, typer.Option(metavar="NAME", help="Such as payments-value.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder of files in place of the registry that the settings name.", show_default=False)
+    ] = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a schema, and print its id; the id it has already, if the subject has it. Workers never do this."""
+    from streams.schema_register import register_schema, register_words
+
+    say(register_schema(file, subject, folder, settings_of(settings)), as_json, register_words)
