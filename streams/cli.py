@@ -163,13 +163,14 @@ def send(
     which: Which = None,
     rate: Annotated[float | None, typer.Option(min=0.001, metavar="EVENTS/S", help="At most so many a second.", show_default=False)] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Send the first N events only.", show_default=False)] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="The file has labels: send them to their topic.")] = False,
     settings: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a file of events to the pipeline's input, keyed and framed as the pipeline reads them."""
     from streams.send import send_file, send_words
 
-    say(send_file(bound_of(pipeline, which), settings_of(settings), file, rate=rate, limit=limit), as_json, send_words)
+    say(send_file(bound_of(pipeline, which), settings_of(settings), file, rate=rate, limit=limit, labels=labels), as_json, send_words)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Send a file of events to a pipeline's input, keyed and framed as the pipeline reads them."""
+"""Send a file of events to a pipeline's input, or of labels to their topic, keyed and framed as the pipeline reads them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import RecordError, SchemaError
+from schemas.avro import AvroSchema
+from schemas.errors import DefinitionError, RecordError, SchemaError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
 from schemas.registry import open_registry
 from streams.bound import Bound
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, admin, cause, plain_producer, topic_facts
+from streams.pipeline import Topic
 from streams.settings import Settings
 
 TICK_SECONDS = 0.005
@@ -22,7 +24,9 @@ FLUSH_SECONDS = 30.0
 SHOWN_REFUSALS = 10
 
 
-def send_file(bound: Bound, settings: Settings, file: Path, rate: float | None = None, limit: int | None = None) -> dict[str, Json]:
+def send_file(
+    bound: Bound, settings: Settings, file: Path, rate: float | None = None, limit: int | None = None, *, labels: bool = False
+) -> dict[str, Json]:
     """Send a file's events in order; those that can't be the input's schema are left out and counted.
 
     Args:
@@ -31,24 +35,27 @@ def send_file(bound: Bound, settings: Settings, file: Path, rate: float | None =
         file: JSON lines, or an Avro container.
         rate: at most so many events a second; None = as fast as the broker takes them.
         limit: take the first events only.
+        labels: the file has labels, and they go to their topic.
 
     Returns:
         What was read, sent and left out, and in how many seconds.
 
     Raises:
+        DefinitionError: the pipeline has no labels.
         SchemaError: the file can't be read, or the input's schema is not registered.
         TopicError: the input topic is missing.
         KafkaDown: the broker does not take them.
     """
-    prefix = wire_prefix(bound, settings)
-    facts = topic_facts(admin(settings.kafka), (bound.input.name,))[bound.input.name]
-    sending = _Sending(plain_producer(settings.kafka, facts.max_record_bytes), bound.input.name, prefix)
+    topic, schema = _target(bound, labels)
+    prefix = _prefix(bound, settings, topic, schema)
+    facts = topic_facts(admin(settings.kafka), (topic.name,))[topic.name]
+    sending = _Sending(plain_producer(settings.kafka, facts.max_record_bytes), topic.name, prefix)
     begun = time.monotonic()
-    _paced(islice(read_events(file, bound.schema, bound.key), limit), sending.send, sending.serve, rate)
+    _paced(islice(read_events(file, schema, str(topic.key)), limit), sending.send, sending.serve, rate)
     sending.finish()
     seconds = time.monotonic() - begun
     return {
-        "topic": bound.input.name,
+        "topic": topic.name,
         "read": sending.read,
         "sent": sending.sent,
         "not_sent": len(sending.troubles),
@@ -64,13 +71,25 @@ def wire_prefix(bound: Bound, settings: Settings) -> bytes:
         SchemaError: its schema is not the registered one.
         RetryLater: the registry does not answer.
     """
-    if bound.input.framing == "bare":
+    return _prefix(bound, settings, bound.input, bound.schema)
+
+
+def _target(bound: Bound, labels: bool) -> tuple[Topic, AvroSchema]:
+    if not labels:
+        return bound.input, bound.schema
+    if bound.labels is None:
+        raise DefinitionError(f"pipeline {bound.name!r} has no labels to send to")
+    return bound.labels.topic, bound.labels.schema
+
+
+def _prefix(bound: Bound, settings: Settings, topic: Topic, schema: AvroSchema) -> bytes:
+    if topic.framing == "bare":
         return b""
     registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
-    found = registry.latest(bound.input.subject)
-    if found is None or found[1].fingerprint != bound.schema.fingerprint:
+    found = registry.latest(topic.subject)
+    if found is None or found[1].fingerprint != schema.fingerprint:
         state = "is not registered" if found is None else f"is registered as id {found[0]} with other fields"
-        raise SchemaError(f"the schema of {bound.input.name} {state}; `millrace topics create` registers the pipeline's")
+        raise SchemaError(f"the schema of {topic.name} {state}; `millrace topics create` registers the pipeline's")
     return b"\0" + found[0].to_bytes(4, "big")
 
 

@@ -79,6 +79,14 @@ class Payments:
         """``T000123``."""
         return _identifiers("T", self.terminal.astype(np.int64), digits=6)
 
+    def taken(self, rows: NDArray[np.intp]) -> Payments:
+        """The given rows, in that order."""
+        return Payments(*(getattr(self, name)[rows] for name in Payments.__slots__))
+
+    def followed_by(self, others: Payments) -> Payments:
+        """These and then those, as they stand."""
+        return Payments(*(np.concatenate((getattr(self, name), getattr(others, name))) for name in Payments.__slots__))
+
     def columns(self) -> Columns:
         """The payments as ``schemas/1-payments-value.avsc`` has them; the label is not among its fields."""
         return {

@@ -11,8 +11,10 @@ A terminal's windows look back 37 days, hence the beginning. The threshold is th
 week that chooses it: as many alerts as people can look at. What is printed and written to the model's card was measured in the last week,
 which neither the forest nor the threshold has seen; the number of alerts a thousand was chosen with an eye on it.
 
-Compromised terminals are hardly caught: seeing them takes the share of frauds that were reported at a terminal, and this model sees
-no labels among its features, only how busy the terminal was.
+Compromised terminals are hardly caught: seeing them takes the share of frauds that were reported at a terminal, and the model of
+`pipeline.py` sees no labels among its features, only how busy the terminal was. That of `labelled.py` does:
+
+    python examples/card_fraud/train.py --pipeline examples/card_fraud/labelled.py
 """
 
 from __future__ import annotations

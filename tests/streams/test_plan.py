@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import SettingsError, StateError, TopicError
+from schemas.errors import DefinitionError, SettingsError, StateError, TopicError
 from streams.bound import Bound
 from streams.disagreement import check_running, disagreements
 from streams.kafka import AdminClient, NewTopic, TopicPartition, plain_consumer
 from streams.load import load_bound
 from streams.plan import plan, plan_words, refuse
 from streams.recovery import CommitNote
+from streams.send import send_file
 from streams.settings import Settings
 from streams.stage import Stage, stages
 from streams.topics import Finding, existing
 from tests.live.scene import wait_for
 from tests.services import Broker
-from tests.streams.command_line import Run, runner
+from tests.streams.command_line import Run, runner, written
 from tests.streams.staged import staged, write_staged
 
 NOBODY = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
@@ -80,6 +81,11 @@ def test_several_stages_are_refused_under_at_least_once_and_one_is_not(tmp_path:
     with pytest.raises(SettingsError, match="is at_least_once, wanted exactly_once"):
         planned(staged(tmp_path), settings, 4)
     assert len(planned(staged(tmp_path, UNLABELLED), settings, 1)["stages"]) == 1
+
+
+def test_labels_can_not_be_sent_to_a_pipeline_without_any(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="pipeline 'fraud' has no labels to send to"):
+        send_file(staged(tmp_path, UNLABELLED), NOBODY, tmp_path / "labels.jsonl", labels=True)
 
 
 # --- against what groups have committed ---
@@ -224,6 +230,11 @@ def test_what_create_makes_is_what_plan_wants_and_each_disagreement_is_refused(m
 
     lags = millrace("status", file, "--json").facts["stages"]
     assert [(lag["stage"], len(lag["partitions"])) for lag in lags] == [(stage["stage"], 3) for stage in after["stages"]]
+
+    told = [{"payment_id": f"p{n}", "event_time": 1_700_000_000_000, "merchant": {"terminal_id": "t"}, "fraud": n > 0} for n in range(3)]
+    file_of_labels = written(tmp_path / "labels.jsonl", *({**each, "label_time": 1_700_600_000_000} for each in told), {"payment_id": "p4"})
+    sent = millrace("send", file, file_of_labels, "--labels", "--json").facts
+    assert (sent["topic"], sent["sent"], sent["not_sent"]) == (f"{bound.name}-labels", 3, 1)
 
     customer, device, terminal, labels = stages(bound, 3)
     for stage in (customer, device, terminal, labels):
