@@ -92,11 +92,13 @@ def _of_group(stage: Stage, group: str, commits: Sequence[TopicPartition], count
             f"the definition of {names} changed; "
         )
         if stage.is_alone:
-            yield Finding(f"group {group}", False, words + "the next start builds it anew, as far back as the log reaches")
+            yield Finding(f"group {group}", False, words + "the next start builds it anew from the log, if that reaches back")
         else:
-            yield Finding(
-                f"group {group}", True, words + f"`millrace run PIPELINE {REBUILD}` builds it anew, as far back as the log reaches"
+            words += (
+                f"`millrace run PIPELINE {REBUILD}` builds it anew, as far back as the log reaches, "
+                "or goes on with what `millrace state rebuild PIPELINE` has built beside the old workers"
             )
+            yield Finding(f"group {group}", True, words)
 
 
 def _of_outputs(stage: Stage, group: str, counts: Counts) -> Iterator[Finding]:

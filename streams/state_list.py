@@ -58,8 +58,7 @@ def drop_state(bound: Bound, settings: Settings, namespace: str, *, even_current
         with progress(f"dropping {namespace}", sum(each.keys for each in shards)) as advance:
             for each in shards:
                 archive.claim(each.shard, {})
-                archive.drop(each.shard)
-                advance(each.keys)
+                archive.free(each.shard, advance)
     finally:
         archive.close()
     return {"dropped": namespace, **_sums(shards)}

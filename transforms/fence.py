@@ -157,12 +157,12 @@ class FencedShard:
         self._twice(attempt)
         self.close()
 
-    def drop(self) -> None:
-        """See `Store`."""
+    def drop(self, deleted: Callable[[int], None] | None = None) -> None:
+        """See `Store`; `deleted` is told how many more blocks are gone."""
         with self._lock:
             self.settle()
             self._begin_drop()
-            self._finish_drop()
+            self._finish_drop(deleted)
             self._transact(command(b"DEL", self._key))
             self.close()
 
@@ -252,13 +252,13 @@ class FencedShard:
         self._position = None
         self._check(found)
 
-    def _finish_drop(self) -> None:
+    def _finish_drop(self, deleted: Callable[[int], None] | None = None) -> None:
         """Delete the blocks, then the mark."""
-        self._delete_blocks()
+        self._delete_blocks(deleted)
         self._check(self._transact(self._all_here, command(b"HDEL", self._key, b"d", b"o")))
         self._position = None
 
-    def _delete_blocks(self) -> None:
+    def _delete_blocks(self, deleted: Callable[[int], None] | None = None) -> None:
         """All of it fenced, since a new owner's blocks must not go with ours."""
         pattern = "".join("\\" + letter if letter in "*?[]^\\" else letter for letter in self._tag).encode() + b"*:*"
         cursor: bytes | None = None
@@ -267,6 +267,8 @@ class FencedShard:
             cursor, *keys = self._fenced().ask(scan, 1)
             if keys:
                 self._check(self._transact(command(b"UNLINK", *(key for key in keys if key is not None))))
+                if deleted is not None:
+                    deleted(len(keys))
 
     # --- the fence ---
 

@@ -186,6 +186,11 @@ class RedisArchive(RedisStore):
             if not done:
                 wire.close()
 
+    def free(self, shard: str, deleted: Callable[[int], None]) -> None:
+        """Drop a claimed shard, as `drop` does, and tell how many more blocks are gone."""
+        self._hold(shard).drop(deleted)
+        self.forget(shard)
+
     def load(self, shard: str, writes: Iterable[Writes], position: int) -> None:
         """See `Archive`."""
         self._hold(shard).load(writes, position)
