@@ -106,8 +106,11 @@ class RedisDump:
 
     def end(self) -> int:
         """See `Dump`."""
-        replies = self._wire.ask(command(b"MULTI") + self._ask() + command(b"EXEC"), 3)
-        if replies.kinds[2] != NULL:
+        # In a cluster, keys that went to another node meanwhile were not seen: while a slot is on its way, or after it went, a key that
+        # was never there is refused.
+        here = command(b"EXISTS", f"{self._tag}none".encode())
+        replies = self._wire.ask(command(b"MULTI") + here + self._ask() + command(b"EXEC"), 4)
+        if replies.kinds[3] != NULL:
             return self.position
         position, token, dropping = self._wire.ask(self._ask(), 1)
         if self._token is None or token != self._token or dropping is not None or position is None or int(position) < self.position:
