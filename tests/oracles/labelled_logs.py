@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def _entity(draw: st.DrawFn, name: str) -> Entity:
 
 @st.composite
 def labelled_logs(draw: st.DrawFn, asked: Sequence[Entity]) -> list[Event]:
-    """Events of few keys, some late, some too late, some with an id or no key; among them labels in any relation to them.
+    """Events of few keys, some late, some too late, some without a key, some that come back; among them labels in any relation to them.
 
     Labels come before their event, right after it or much later, twice, corrected, for unknown ids, under other keys and at other times.
     """
@@ -66,8 +67,12 @@ def labelled_logs(draw: st.DrawFn, asked: Sequence[Entity]) -> list[Event]:
             events.append(event)
             log.append(event)
             continue
-        # A label, as a rule for one of the last events.
         about = events[max(len(events) - 1 - abs(jump), 0)]
+        if kind == 15:
+            first = about.first if about.first >= 0 else next(row for row, each in enumerate(log) if each is about)
+            log.append(replace(about, first=first, usable=True))
+            continue
+        # A label, as a rule for one of the last events.
         told = Event(about.key, about.t, 0, arrived=now + delay, id=about.id, label=units % 2)
         if kind == 11:
             told = Event(key, about.t, 0, arrived=now, id=about.id, label=units % 2)  # maybe of another key
