@@ -67,11 +67,22 @@ class Account:
         for code, rows in enumerate(np.bincount(batch.rejected).tolist()):
             if code and rows:
                 metrics.refused.labels(stage(code), label(code, self._rules)).inc(rows)
+        self._count_schemas(batch)
         self._labels(batch)
         self._sent(batch)
         self._look_where_keys_lie(batch)
         for entity, keys in self._resident_keys().items():
             metrics.resident_keys.labels(entity).set(keys)
+
+    def _count_schemas(self, batch: Batch) -> None:
+        """Which versions come: only ids that the registry knows become labels."""
+        if batch.schema_ids is None or batch.origins is not None or not len(batch):
+            return
+        known = (batch.rejected == Reject.USABLE) | (batch.rejected > Reject.UNKNOWN_SCHEMA)
+        ids, counts = np.unique(batch.schema_ids[known], return_counts=True)
+        for schema_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            if schema_id >= 0:
+                self._metrics.by_schema.labels(batch.spans[0].topic, schema_id).inc(count)
 
     def _labels(self, batch: Batch) -> None:
         if batch.labels is None or batch.repeated is None or not batch.labels.is_label.any():

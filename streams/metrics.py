@@ -68,6 +68,12 @@ class Metrics:
         self.refused = Counter(
             "millrace_records_refused_total", "Records made final as dead letters", ["refused_by", "reason"], registry=registry
         )
+        self.by_schema = Counter(
+            "millrace_records_by_schema_total",
+            "Records read with a schema that is known, by its id",
+            ["topic", "schema_id"],
+            registry=registry,
+        )
         self.timing = Counter("millrace_events_by_timing_total", "Scored events by on_time, late, too_late", ["timing"], registry=registry)
         self.passed_on = Counter("millrace_records_passed_on_total", "Records made final in the next stage's topic", registry=registry)
         self.labels = Counter(
