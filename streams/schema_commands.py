@@ -50,3 +50,17 @@ def register(
     from streams.schema_register import register_schema, register_words
 
     say(register_schema(file, subject, folder, settings_of(settings)), as_json, register_words)
+
+
+@app.command("infer")
+def infer(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Records: JSON lines.", show_default=False)],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the record, with its namespace.")] = "Event",
+    out: Annotated[Path | None, typer.Option(metavar="FILE.avsc", help="Where the draft goes; not there yet.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Look at the first N lines only.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draft a schema from data: types, what may be missing, ranges and domains; and say what does not fit the draft."""
+    from streams.schema_infer import infer_schema, infer_words
+
+    say(infer_schema(file, name, out, limit), as_json, infer_words)
