@@ -204,3 +204,27 @@ def label(
     folder = open_features(features, bound)
     known = read_labels(labels, bound.event_id, label, None if known_at == "-" else known_at, time_zone)
     say(label_features(bound, folder, known, to, options), as_json, label_words)
+
+
+@app.command("skew")
+def skew(
+    pipeline: PipelineFile,
+    which: Which = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="OFFSET|TIME", help="The first events to compare; by default all.", show_default=False)
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="OFFSET|TIME", help="The first not to compare any more.", show_default=False)] = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute a span of the live stream again and compare with what was served; ends with 1 if a bit differs."""
+    from streams.skew import skew as compare
+    from streams.skew import skew_words
+    from streams.topic_history import Edge
+
+    first, last = (None if text is None else Edge.parse(text) for text in (start, end))
+    with _progress("events", None) as progress:
+        facts = compare(bound_of(pipeline, which), settings_of(settings), first, last, progress)
+    say(facts, as_json, skew_words)
+    if facts["reasons"]:
+        raise typer.Exit(1)

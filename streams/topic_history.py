@@ -126,37 +126,9 @@ class TopicHistory:
 
     def _of(self, stretch: Stretch) -> Iterator[Turn]:
         """A partition's records; turns end where those that are wanted begin."""
-        consumer = plain_consumer(self._settings.kafka, READER_GROUP)
-        try:
-            consumer.assign([TopicPartition(self._topic, stretch.partition, stretch.read_from)])
-            at = stretch.read_from
-            while at < stretch.end:
-                edge = stretch.first if at < stretch.first else stretch.end
-                records, at = self._some(consumer, at, edge)
-                if records:
-                    yield Turn(self._past(stretch.partition, records), wanted=edge == stretch.end)
-        finally:
-            consumer.close()
-
-    def _some(self, consumer: Consumer, at: int, edge: int) -> tuple[list[Record], int]:
-        """The next records before an offset, and the offset they reach: a log's last ones may be markers that no reader sees."""
-        found = consumer.consume(min(TURN_ROWS, edge - at), ANSWER_SECONDS)
-        if not found:
-            raise KafkaDown(f"the broker gives nothing of {self._topic} for {ANSWER_SECONDS:.0f} seconds")
-        records: list[Record] = []
-        for message in cast("list[Record]", found):
-            error = message.error()
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaDown(f"{self._topic} can't be read: {error.str()}")
-                return records, edge
-            if message.offset() >= edge:
-                # Markers stood at the edge: this record comes again in the next turn, if that is wanted.
-                consumer.seek(TopicPartition(self._topic, message.partition(), edge))
-                return records, edge
-            records.append(message)
-            at = message.offset() + 1
-        return records, at
+        for wanted, first, end in ((False, stretch.read_from, stretch.first), (True, stretch.first, stretch.end)):
+            for records in records_between(self._settings, self._topic, stretch.partition, first, end):
+                yield Turn(self._past(stretch.partition, records), wanted=wanted)
 
     def _past(self, partition: int, records: list[Record]) -> Past:
         values = [record.value() for record in records]
@@ -171,6 +143,38 @@ class TopicHistory:
             absent=np.array([value is None for value in values], np.bool_),
             first_offsets=first_offsets(self._topic, records),
         )
+
+
+def records_between(settings: Settings, topic: str, partition: int, first: int, end: int) -> Iterator[list[Record]]:
+    """The committed records of a partition from one offset to before another, some at a time.
+
+    Raises:
+        KafkaDown: the broker does not answer.
+    """
+    consumer = plain_consumer(settings.kafka, READER_GROUP)
+    try:
+        if first < end:
+            consumer.assign([TopicPartition(topic, partition, first)])
+        at, waiting = first, list[Record]()
+        while at < end:
+            found = consumer.poll(ANSWER_SECONDS)
+            if found is None:
+                raise KafkaDown(f"the broker gives nothing of {topic} for {ANSWER_SECONDS:.0f} seconds")
+            for message in cast("list[Record]", [found, *consumer.consume(TURN_ROWS, 0)]):
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaDown(f"{topic} can't be read: {error.str()}")
+                # A log's last offsets may be the markers of transactions, which no reader sees: its end tells.
+                if error is not None or message.offset() >= end:
+                    at = end
+                    break
+                at = message.offset() + 1
+                waiting.append(message)
+            if waiting and (at >= end or len(waiting) >= TURN_ROWS):
+                yield waiting
+                waiting = []
+    finally:
+        consumer.close()
 
 
 def _stretch(consumer: Consumer, bound: Bound, topic: str, partition: int, start: Edge | None, end: Edge | None) -> Stretch:
