@@ -99,6 +99,13 @@ class StageScene(Scene):
         fastavro.schemaless_writer(out, fastavro.parse_schema(LABEL), dict(label))
         return b"\0" + struct.pack(">i", LABEL_ID) + out.getvalue()
 
+    def delete_inputs(self) -> None:
+        """Delete all that is on the input, as its retention would."""
+        name = self.bound.input.name
+        client = self.broker.admin
+        for answer in client.delete_records([TopicPartition(name, p, -1) for p in range(self.partitions)]).values():
+            answer.result()
+
     # --- what is left ---
 
     def committed_by_stage(self) -> dict[str, dict[int, int | None]]:
@@ -114,10 +121,11 @@ class StageScene(Scene):
 
     def drained_stages(self, *workers: Worker, seconds: float = 60.0) -> None:
         """Wait until every stage has read what there is: first those that write the internal topic, then the one that reads it."""
-        self._drained(("by-customer", "labels"), workers, seconds)
-        self._drained(("by-terminal",), workers, seconds)
+        self.drained_of(("by-customer", "labels"), workers, seconds)
+        self.drained_of(("by-terminal",), workers, seconds)
 
-    def _drained(self, names: Sequence[str], workers: Sequence[Worker], seconds: float) -> None:
+    def drained_of(self, names: Sequence[str], workers: Sequence[Worker], seconds: float = 60.0) -> None:
+        """Wait until some stages have read what there is for them now."""
         ends = {name: self._ends_of(self.stages[name]) for name in names}
 
         def seen() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.scene import START_MS, at_ms, wait_for
+from tests.live.scene import START_MS, alter_topic, at_ms, wait_for
 from tests.live.stage_scene import StageScene
 from tests.oracles.payments import DAY_MS
 from tests.redis_server import RedisServer
@@ -108,6 +108,39 @@ def test_records_that_can_not_be_used_are_letters_once_with_the_bytes_they_came_
     assert scene.faults_of_stages() == []
     assert len(scene.letters()) == 6
     assert worker.stop() == 0, worker.log
+
+
+def test_what_the_last_stage_refuses_is_a_letter_of_the_input_with_the_bytes_it_came_with(stage_scene: SetUp) -> None:
+    scene = stage_scene()
+    alter_topic(scene.broker, scene.bound.output.name, max_message_bytes="5000")
+    large = [{**payment, "payment_id": payment["payment_id"] * 1_000} for payment in payments(2, first=60)]
+    first = scene.worker("first", "--stages", "by-customer")
+    second = scene.worker("second", "--stages", "by-terminal")
+
+    def send_large(payment: dict[str, Any]) -> bytes:
+        value = scene.encode(payment)
+        scene.send([(payment["customer_id"].encode(), value)], headers=[("trace", b"7")])
+        scene.drained_of(("by-customer",), (first,))
+        return value
+
+    scene.send_payments(payments(60))
+    value = send_large(large[0])
+    scene.drained_of(("by-terminal",), (second,))
+    (letter,) = scene.letters()
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["trace"]) == (large[0]["customer_id"].encode(), value, b"7")
+    assert (headers["millrace.reason"], headers["millrace.counted"]) == (b"output_refused", b"true")
+    assert headers["__connect.errors.topic"] == scene.name.encode()
+    assert len(scene.outputs()) == 60, "its neighbours are scored"
+
+    assert second.stop() == 0, second.log
+    send_large(large[1])
+    scene.delete_inputs()
+    third = scene.worker("third", "--stages", "by-terminal")
+    scene.drained_of(("by-terminal",), (third,))
+    gone = next(dict(letter.headers) for letter in scene.letters() if letter.value is None)
+    assert gone["millrace.original"] == b"gone"
+    assert third.stop() == first.stop() == 0
 
 
 @pytest.mark.parametrize("point", ["before_commit", "offsets_sent", "after_commit", "after_write"])
