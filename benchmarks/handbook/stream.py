@@ -235,7 +235,7 @@ class Run:
     def _worker(self, instance: str) -> subprocess.Popen[bytes]:
         variables = {
             "MILLRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            "MILLRACE_KAFKA__INSTANCE": f"handbook-{instance}",
+            "MILLRACE_KAFKA__INSTANCE": f"handbook-{os.getpid()}-{instance}",
             "MILLRACE_KAFKA__START": "earliest",
             "MILLRACE_KAFKA__SESSION_TIMEOUT_MS": "3000",
             "MILLRACE_REDIS__URL": self.redis_url,
