@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,7 @@ from streams.score import Score
 from streams.scored_event import DECISIONS, Stamp, output_schema, scored_columns
 from streams.settings import Settings
 from streams.transform import Transform
+from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 
@@ -78,7 +80,7 @@ class DryRun:
             lambda partition: ShardState(SHARD, bound.pipeline.entities, self._store, bound.event_time.column, max_keys),
             lambda: {PARTITION: TOKEN},
         )
-        self._steps = (extract, self._transform, Score(scorer, bound.features.names))
+        self._steps = (extract, self._unlabelled, self._transform, Score(scorer, bound.features.names))
         schema = output_schema(bound)
         self._encoder, self._reader = Encoder(schema, "bare", 0), as_it_travels(schema)
         self._read = 0
@@ -119,6 +121,13 @@ class DryRun:
             "model_version": self._stamp.version,
             "feature_fingerprint": self._stamp.feature_fingerprint,
         }
+
+    def _unlabelled(self, batch: Batch) -> Batch:
+        """A file has events alone: entities that count labels find every event without one."""
+        if self._bound.labels is None:
+            return batch
+        none = np.zeros(len(batch), np.int64)
+        return replace(batch, labels=LabelRows(none != 0, none, event_id_hashes(batch.columns[self._bound.event_id])))
 
     def _batch(self, events: Sequence[FileEvent]) -> Batch:
         count = len(events)

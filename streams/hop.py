@@ -146,8 +146,7 @@ class HopSchema:
         """Eight bytes that name the schema, and what the derived columns and features in it mean."""
         meant: list[Json] = [each.describe() for each in self.bound.pipeline.derived if each.name in self.derived]
         meant += [{"name": each.name, **each.definition} for each in self.bound.features.features if each.name in self.features]
-        time = self.bound.event_time
-        return bytes.fromhex(fingerprint([self.schema.fingerprint, meant, time.column, time.units_per_ms]))
+        return bytes.fromhex(fingerprint([self.schema.fingerprint, meant, self.bound.event_time.column]))
 
     def encoder(self) -> Encoder:
         """Writes the records; its calls must not overlap."""

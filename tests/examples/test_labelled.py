@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ from examples.card_fraud import train as training
 from examples.card_fraud.history import REPORTED_AFTER_DAYS, history, log_of
 from examples.card_fraud.simulate import COMPROMISED_TERMINAL, DAY_MS, Simulator
 from streams.bound import Bound
+from streams.dry_run import dry_run
 from streams.load import load_bound
+from streams.settings import Settings
 from streams.stage import stages
+from tests.streams.command_line import written
 
 FOLDER = Path(training.__file__).parent
 WORLD = Simulator(seed=1, customers=250, terminals=150)
@@ -71,3 +77,15 @@ def test_a_compromised_terminal_stands_out_once_its_frauds_are_reported(bound: B
     assert lost.sum() > 50
     assert rates[lost].mean() > 0.3
     assert rates[~lost].mean() < 0.05
+
+
+def test_a_dry_run_scores_events_that_nothing_is_known_of_yet(bound: Bound, tmp_path: Path) -> None:
+    event: dict[str, Any] = {"event_time": 1_700_000_000_000, "customer_id": "c", "terminal_id": "t", "amount": 5.5, "currency": "EUR"}
+    days_ms = (0, 10 * DAY_MS, 20 * DAY_MS)
+    events = [{**event, "payment_id": f"p{n}", "event_time": event["event_time"] + days_ms[n]} for n in range(3)]
+    out, refused = io.StringIO(), io.StringIO()
+    account = dry_run(bound, Settings(), written(tmp_path / "e.jsonl", *events), out, refused, constant=0.5)
+    assert (account["scored"], account["refused"], refused.getvalue()) == (3, 0, "")
+    features = [json.loads(line)["features"] for line in out.getvalue().splitlines()]
+    assert [each["terminal_count_30d_delay_7d"] for each in features] == [0.0, 1.0, 2.0]
+    assert {each["terminal_label_rate_30d_delay_7d"] for each in features} == {0.0}
