@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +174,19 @@ def main() -> None:
     parser.add_argument("--peers", default="polars,duckdb,pandas")
     parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
     wanted = parser.parse_args()
+    peers = [name for name in wanted.peers.split(",") if name and find_spec(name) is not None]
     folder = Path(tempfile.mkdtemp(prefix="millrace-offline-"))
     try:
-        figures = measure(folder, wanted.events, wanted.customers, wanted.rounds, wanted.peers.split(",") if wanted.peers else [])
+        figures = measure(folder, wanted.events, wanted.customers, wanted.rounds, peers)
     finally:
         shutil.rmtree(folder)
     print(f"{wanted.events:,} events of {wanted.customers:,} customers, three windows: us an event")
     print(f"  {'':10} {'wall':>8} {'CPU':>8} {'events/s':>12}")
     for name, spent in figures.items():
         print(f"  {name:10} {spent.wall:8.3f} {spent.cpu:8.3f} {1e6 / spent.wall:12,.0f}")
+    for name in wanted.peers.split(","):
+        if name and name not in peers:
+            print(f"  {name} is not installed, and left out")
     print("  answers equal: counts to the last one, means within 1e-9")
     if wanted.save:
         at = datetime.now(UTC)
