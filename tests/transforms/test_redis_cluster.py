@@ -160,6 +160,19 @@ def test_a_slot_that_moves_is_waited_for_and_followed(cluster: RedisCluster, nam
         store.settle("0")
 
 
+def test_a_slot_that_moved_while_its_owner_was_idle_is_followed_at_once(cluster: RedisCluster, namespace: str, open_store: Open) -> None:
+    store = open_store()
+    begin(store)
+    for position in (2, 3):  # a read meets the move first, then a write
+        with cluster.moving(fence(namespace), other_than(cluster, cluster.node_of(fence(namespace)))):
+            pass
+        if position == 2:
+            assert blocks(store, "0", "customer", 7) == [b"0007:00001"]
+        store.write("0", (part("customer", {7: (5, b"%05d" % position)}),), position)
+        store.settle("0")
+        assert blocks(store, "0", "customer", 7) == [b"0007:%05d" % position]
+
+
 def test_writes_go_on_over_slots_that_move_and_none_is_lost_or_made_twice(cluster: RedisCluster, namespace: str, open_store: Open) -> None:
     store, expected = open_store(), {n: b"%04d:00001" % n for n in range(KEYS)}
     position, refused = 2, 0
