@@ -17,7 +17,9 @@ from typing import Any
 import fastavro
 import pytest
 
-from streams.kafka import TopicPartition, plain_consumer
+from streams.dead_letter_replay import Desk, Wanted
+from streams.kafka import KafkaDown, TopicPartition, plain_consumer
+from streams.letters import Choice
 from tests.live.scene import ROOT, Scene, alter_topic, payment, payments, wait_for
 from tests.oracles.payments import Record
 from tests.streams.command_line import Done, runner
@@ -246,3 +248,34 @@ def test_what_the_windows_hold_already_is_scored_and_not_remembered_again(scene:
     ]
     found = [(each["event_id"][:7], each["features"]["customer_count_1d"], each["timing"]) for each in scored]
     assert found == [("P000000", 1, "on_time"), ("P000002", 3, "on_time"), ("PPPPPPP", 2, "late"), ("P000003", 4, "on_time")]
+
+
+def test_of_two_runs_at_a_time_the_later_one_sends_and_the_earlier_one_ends(scene: Scene) -> None:
+    scene.send_payments([*payments(3), *payments(30, first=3, currency="USD")])
+    let_run(scene)
+    function = f"{written(scene.folder, 'fixes.py', EUROS)}:euros"
+    earlier, later = (Desk(scene.bound, scene.settings, Wanted(Choice(), function)) for _ in range(2))
+    with earlier.sending("replayed") as first:
+        with later.sending("replayed") as second:
+            assert second.every(later.letters(), later.judge, 30) == 30
+        with pytest.raises(KafkaDown, match="fenced"):
+            first.every(earlier.letters(), earlier.judge, 30)
+    wait_for("the returns to be seen", lambda: len(returned(scene)) >= 30)
+    assert set(first_places(returned(scene)).values()) == {1}
+    let_run(scene)
+    assert scene.faults() == []
+
+
+def test_a_value_that_its_letter_had_no_room_for_is_read_from_the_input(scene: Scene, facts: Facts) -> None:
+    alter_topic(scene.broker, scene.bound.input.dead_letters, max_message_bytes="5000")
+    large = payment(0, payment_id="P" * 8_000, currency="USD")
+    scene.send([(b"C0", scene.encode(large))], headers=[("trace", b"7")])
+    let_run(scene)
+    (letter,) = scene.letters()
+    assert letter.value is None
+    assert facts("replay", "--dry-run")["would_not"][0]["now"] == "currency_one_of"  # so its bytes were there to be judged
+    assert facts("replay", "--with", f"{written(scene.folder, 'fixes.py', EUROS)}:euros")["replayed"] == 1
+    let_run(scene)
+    assert [fault for fault in scene.faults() if "the letter's key or value is not the record's" not in fault] == []
+    (back,) = returned(scene)
+    assert (back.value, dict(back.headers)["trace"]) == (scene.encode(large | {"currency": "EUR"}), b"7")
