@@ -122,8 +122,9 @@ def takeover(scene: Scene, keys: int, rate: int, killed: bool) -> dict[str, floa
 
 
 def _members(scene: Scene, group: str) -> list[Any]:
-    (answer,) = scene.broker.admin.describe_consumer_groups([group]).values()
-    return list(answer.result().members)
+    client = scene.broker.admin  # held until the answer is there
+    (answer,) = client.describe_consumer_groups([group]).values()
+    return list(answer.result(10).members)
 
 
 def main() -> None:
