@@ -172,8 +172,14 @@ class ConfluentRegistry:
         found = self._look_up(lambda: self._client.get_latest_version(subject))
         if found is None:
             return None
-        self._known[found.schema_id] = self._parse(found.schema, f"subject {subject}")
-        return found.schema_id, self._known[found.schema_id]
+        schema = self._parse(found.schema, f"subject {subject}")
+        known = self._known.setdefault(found.schema_id, schema)
+        if known.fingerprint != schema.fingerprint:
+            raise SchemaError(
+                f"schema registry {self._place} gives another schema for id {found.schema_id} than before, as the latest of {subject}; "
+                "an id stands for one schema for ever: is it the same registry?"
+            )
+        return found.schema_id, known
 
     def register(self, subject: str, schema: AvroSchema) -> int:
         from confluent_kafka.schema_registry import Schema

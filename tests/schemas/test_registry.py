@@ -121,11 +121,13 @@ Answer = Callable[[str, str], tuple[int, Any]]
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[str]:
-    """A registry's API on a free port, answering as told."""
+def server(answer: Answer, credentials: list[str | None] | None = None) -> Iterator[str]:
+    """A registry's API on a free port, answering as told; notes who says he asks."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if credentials is not None:
+                credentials.append(self.headers.get("Authorization"))
             status, body = answer(self.command, self.path)
             data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
             self.send_response(status)
@@ -201,6 +203,40 @@ def test_a_registry_that_is_gone_is_asked_again_later() -> None:
     with pytest.raises(RetryLater) as caught:
         confluent(url.replace("//", "//user:secret@")).schema(5)
     assert "secret" not in str(caught.value)
+
+
+def test_a_registry_that_gives_an_id_to_another_schema_is_refused_by_name() -> None:
+    given = [ONE]
+
+    def answer(method: str, path: str) -> tuple[int, Any]:
+        body = {"schema": json.dumps(given[0].definition)}
+        return 200, body if path.startswith("/schemas/ids/") else {**body, "id": 5, "version": 1, "subject": "s"}
+
+    with server(answer) as url:
+        registry = confluent(url)
+        assert registry.schema(5) == ONE
+        assert registry.latest("s") == (5, ONE)
+        registry._client.clear_caches()
+        given[0] = TWO
+        with pytest.raises(SchemaError, match="gives another schema for id 5 than before, as the latest of s"):
+            registry.latest("s")
+        assert registry.schema(5) == ONE  # what was decoded with it stays what it was
+
+
+def test_a_user_and_password_from_the_settings_go_with_every_question() -> None:
+    seen: list[str | None] = []
+
+    with server(lambda method, path: (200, {"schema": json.dumps(ONE.definition)}), seen) as url:
+        options = {"max.retries": 0, "timeout": 5, "basic.auth.user.info": "user:secret"}
+        assert ConfluentRegistry(url, options).schema(5) == ONE
+    assert seen == ["Basic dXNlcjpzZWNyZXQ="]
+
+
+def test_a_question_that_fails_once_is_asked_again_by_the_client() -> None:
+    answers = iter([(503, {"error_code": 503, "message": "starting"}), (200, {"schema": json.dumps(ONE.definition)})])
+    with server(lambda method, path: next(answers)) as url:
+        options = {"max.retries": 2, "retries.wait.ms": 1, "retries.max.wait.ms": 5, "timeout": 5}
+        assert ConfluentRegistry(url, options).schema(5) == ONE
 
 
 @pytest.mark.parametrize("code", [40401, 40402, 40403])
