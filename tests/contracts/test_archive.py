@@ -1,4 +1,4 @@
-"""What every store promises of whole shards: one suite, in memory and on a real Redis."""
+"""What every store promises of whole shards: one suite, in memory, on a real Redis and on a cluster of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost, LostBlock
 from tests.block_writes import blocks, keys_of, part, whole
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
 from transforms.archive import Archive, Dump
 from transforms.memory_store import Memory, MemoryStore
@@ -20,12 +21,14 @@ from transforms.store import Writes
 Owners = Callable[[], Archive]
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.broker)])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.broker), pytest.param("cluster", marks=pytest.mark.broker)])
 def owner(request: pytest.FixtureRequest) -> Iterator[Owners]:
     """Each call makes another owner of the same state."""
     made: list[Archive] = []
     memory, namespace = Memory(), f"test.{uuid.uuid4().hex[:12]}"
-    server: RedisServer | None = request.getfixturevalue("server") if request.param == "redis" else None
+    kinds = {"memory": None, "redis": "server", "cluster": "cluster"}
+    kind = kinds[request.param]
+    server: RedisServer | RedisCluster | None = None if kind is None else request.getfixturevalue(kind)
 
     def another() -> Archive:
         made.append(MemoryStore(memory) if server is None else RedisArchive(server.url, namespace))
