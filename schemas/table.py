@@ -36,9 +36,16 @@ def as_table(frame: Frame) -> Table:
             return pa.Table.from_pandas(frame, preserve_index=False)
         if not hasattr(frame, "__arrow_c_stream__"):
             raise HistoryError(f"{type(frame).__name__} is no table; wanted one of polars, pandas or pyarrow")
-        return pa.table(frame)
+        return _without_views(pa.table(frame))
     except pa.ArrowException as error:
         raise HistoryError(f"the table has a column of no one type: {words_of(error)}") from error
+
+
+def _without_views(table: Table) -> Table:
+    """Polars hands out texts as views, which few functions of pyarrow take."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
+    return table if all(field.type not in plain for field in table.schema) else table.cast(pa.schema(fields))
 
 
 def beside(frame: Frame, more: Table) -> Frame:
@@ -115,6 +122,11 @@ def arrow_type(kind: AvroType | None) -> Any:
 def table_of(arrays: Mapping[str, Any]) -> Table:
     """Arrays of equal length as a table."""
     return pa.table(dict(arrays))
+
+
+def rows_at(table: Table, places: NDArray[np.intp]) -> Table:
+    """The rows at some places, in that order."""
+    return table.take(pa.array(places))
 
 
 def concat(tables: Sequence[Table]) -> Table:

@@ -190,7 +190,15 @@ class Bound:
             ]
         )
 
-    def transform(self, frame: Frame, *, time_zone: str | None = None, arrived: str | None = None) -> Frame:
+    def transform(
+        self,
+        frame: Frame,
+        *,
+        labels: Frame | None = None,
+        known_at: str | None = None,
+        time_zone: str | None = None,
+        arrived: str | None = None,
+    ) -> Frame:
         """The features of past events, as a worker would have served them to the bit.
 
         The table is one log, in its order, and its windows begin empty. A row stands for the record a producer would have sent: a column
@@ -198,6 +206,10 @@ class Bound:
 
         Args:
             frame: of polars, pandas or pyarrow.
+            labels: what became of events, for a pipeline that counts labels: the event's id and the label, under the names that the
+                pipeline's labels have, and when each became known. A label enters the log before the event with which the log's
+                newest time reaches that.
+            known_at: the labels' column that says when; None = the one that the pipeline's labels name as their time.
             time_zone: of times that have none; None = such times are refused.
             arrived: the column that says when the broker took each record in; needed where an entity has a guard.
 
@@ -211,7 +223,7 @@ class Bound:
         """
         from streams.transform_table import transform_table  # needs pyarrow, which workers go without
 
-        return transform_table(self, frame, time_zone=time_zone, arrived=arrived)
+        return transform_table(self, frame, labels=labels, known_at=known_at, time_zone=time_zone, arrived=arrived)
 
     def _event_time(self) -> Json:
         return {"column": self.event_time.column, "units_per_ms": self.event_time.units_per_ms}

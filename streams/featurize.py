@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from schemas.columns import Ints, Mask, PackedBytes, Symbols
 from schemas.errors import HistoryError, RecordError
 from schemas.layout import is_covered
 from schemas.reject import Reject
-from schemas.table import Table, strings, table_of, to_arrow
+from schemas.table import Table, chosen, strings, table_of, to_arrow
 from streams.batch import Batch, Span
 from streams.bound import Bound
 from streams.extract import Extract
@@ -23,6 +23,7 @@ from streams.refusals import Refusals
 from streams.scored_event import TIMINGS
 from streams.transform import Transform
 from transforms.fixed_point import numbers
+from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 
@@ -85,17 +86,18 @@ class Featurize:
         bound: the pipeline.
         decoder: for its records.
         max_record_bytes: larger ones are refused, as a worker would.
+        labelled: whether labels stand among the records.
 
     Raises:
         HistoryError: an entity counts labels, which are not among the events.
     """
 
-    def __init__(self, bound: Bound, decoder: Decoder, max_record_bytes: int = 2**31 - 1) -> None:
+    def __init__(self, bound: Bound, decoder: Decoder, max_record_bytes: int = 2**31 - 1, labelled: bool = False) -> None:
         counting = [entity.name for entity in bound.pipeline.entities if entity.has_labels]
-        if counting:
+        if counting and not labelled:
             raise HistoryError(
-                f"entity {counting[0]!r} counts labels, and a history of events alone does not tell them; "
-                "wanted a pipeline without LabelCount and LabelRate"
+                f"entity {counting[0]!r} counts labels, and events alone do not tell them; "
+                "wanted labels with them, as `Bound.transform` takes them, or a pipeline without LabelCount and LabelRate"
             )
         self._bound = bound
         self._decoder = decoder
@@ -118,9 +120,20 @@ class Featurize:
         """By entity, how many keys are remembered."""
         return dict(self._transform.resident_keys())
 
-    def read(self, past: Past) -> Batch:
-        """Records as checked columns."""
-        return self._extract(past.batch())
+    def read(self, past: Past, is_label: Mask | None = None, value: Ints | None = None) -> Batch:
+        """Records as checked columns.
+
+        Args:
+            past: the records; a label stands there as a copy of its event.
+            is_label: shape (n,): which of them are labels; None = none.
+            value: shape (n,): what these say, 0 or 1.
+        """
+        batch = self._extract(past.batch())
+        if self._bound.labels is None:
+            return batch
+        none = np.zeros(len(batch), np.int64)
+        ids = event_id_hashes(batch.columns[self._bound.event_id])
+        return replace(batch, labels=LabelRows(none != 0 if is_label is None else is_label, none if value is None else value, ids))
 
     def remember(self, batch: Batch) -> Batch:
         """The same records with derived columns and window features; the state moves on.
@@ -143,7 +156,7 @@ class Featurize:
         self._states.pop(partition, None)
 
     def features(self, batch: Batch, troubles: Mapping[int, RecordError] | None = None) -> Table:
-        """What a batch came to: derived columns and window features, null in refused rows, and each row's verdict.
+        """What the events of a batch came to: derived columns and window features, null in refused rows, and each one's verdict.
 
         Args:
             batch: as `remember` gave it.
@@ -151,7 +164,8 @@ class Featurize:
         """
         usable = batch.usable
         arrays = {name: to_arrow(batch.columns[name], None, usable) for name in self.names}
-        return table_of({**arrays, **self._verdicts(batch, usable, troubles or {})})
+        table = table_of({**arrays, **self._verdicts(batch, usable, troubles or {})})
+        return table if batch.labels is None else chosen(table, ~batch.labels.is_label, {})
 
     def events(self, batch: Batch) -> Table:
         """The events themselves, by their schema; null where a record could not be read. Event times are in milliseconds."""
@@ -168,7 +182,8 @@ class Featurize:
         timing = to_arrow(Symbols(batch.timing.astype(np.int32), TIMINGS), None, usable)
         reasons: list[str | None] = [None] * len(batch)
         details: list[str | None] = [None] * len(batch)
-        for row in np.flatnonzero(~usable).tolist():
+        refused = ~usable if batch.labels is None else ~usable & ~batch.labels.is_label
+        for row in np.flatnonzero(refused).tolist():
             error = troubles.get(row) or refusal(self._bound, self._decoder, batch, row)[0]
             reasons[row], details[row] = error.reason, error.detail
         return dict(zip(VERDICT, (timing, strings(reasons), strings(details)), strict=True))

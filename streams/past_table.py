@@ -14,6 +14,8 @@ from schemas.read_table import TableReader
 from schemas.table import Table, texts_of
 from streams.bound import Bound
 from streams.featurize import Past
+from transforms.fixed_point import numbers
+from transforms.label import event_id_hashes
 
 SCHEMA_ID = 1  # what the one schema of a table's records is called
 
@@ -44,7 +46,7 @@ class PastTable:
         text: bool = False,
     ) -> None:
         self._reader = TableReader.of(table, bound.schema, where, time_zone, text)
-        self._key = bound.key
+        self._key, self._event_id, self._event_time = bound.key, bound.event_id, bound.event_time
         self._arrived = arrived
         guarded = [entity.name for entity in bound.pipeline.entities if entity.guard]
         if guarded and arrived is None:
@@ -55,6 +57,16 @@ class PastTable:
             raise HistoryError(f"{where} has no column {arrived!r} of arrival times; it has {', '.join(table.column_names)}")
         self._encoder = Encoder(self._reader.schema, "confluent", SCHEMA_ID)
         self.decoder = Decoder(bound.schema, "confluent", OneSchema(self._reader.schema))
+
+    def ids_and_times(self, table: Table) -> tuple[Ints, Ints]:
+        """Of each row the hash of its event's id, and its event time in milliseconds.
+
+        Raises:
+            HistoryError: as `past`.
+        """
+        columns = self._reader.columns(table, 0)
+        times = self._event_time.to_ms(columns[self._event_time.column])
+        return event_id_hashes(columns[self._event_id]), numbers(self._event_time.column, times).astype(np.int64)
 
     def past(self, table: Table, first_offset: int, first_row: int | None = None, where: str | None = None) -> Past:
         """A table's rows as records, at consecutive offsets.
