@@ -61,7 +61,7 @@ class KafkaSettings(Section):
     bootstrap_servers: str = "127.0.0.1:9092"
     """Where to find the brokers: host:port, several parted by commas."""
     group: str | None = Field(default=None, min_length=1)
-    """The consumer group; by default the pipeline's name."""
+    """The consumer group; by default the pipeline's name. Of several stages each has its own, with a dot and the stage's name after it."""
     instance: str = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "worker")
     """This worker's own name: no two live workers of a group may share one. By default the host's name."""
     static_member: bool = False
