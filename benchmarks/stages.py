@@ -327,6 +327,7 @@ def main() -> None:
         with ExitStack() as stack:
             processes = {name: ((name,), stack.enter_context(worker(where, (name,)))) for name in STAGES}
             result["apart"] = drain(processes, {"by-customer": len(parts[2]), "by-terminal": len(parts[2])})
+        result["load_average"] = os.getloadavg()  # of other work, too: a figure under load says little
         result["counts_compared"] = check_answers(where, total + len(later))
     for part in ("drain", "steady", "apart"):
         for name, value in result[part].items():
