@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,7 @@ def test_changed_windows_a_second_owner_and_a_topic_that_is_gone_are_refused_wit
 
     # Other windows: another state, which a rebuild makes.
     declared = scene.changes
-    scene.write_pipeline({**declared, TWO_WINDOWS: declared[TWO_WINDOWS].replace("(1, 12, 48)", "(1, 12, 96)")})
-    write_model(scene.bound, scene.bound.model_path)
-    create(scene.bound, scene.settings)
+    define(scene, {**declared, TWO_WINDOWS: declared[TWO_WINDOWS].replace("(1, 12, 48)", "(1, 12, 96)")})
     changed = scene.worker("c")
     assert changed.ends() == PLAN_AGAIN
     assert "the definition of terminal changed; `millrace run PIPELINE --on-conflict rebuild` builds it anew" in changed.log
@@ -65,6 +63,40 @@ def test_changed_windows_a_second_owner_and_a_topic_that_is_gone_are_refused_wit
     made_again = scene.worker("c")
     assert made_again.ends() == PLAN_AGAIN
     assert "but the group has no committed offset" in made_again.log
+
+
+def test_records_that_another_definition_has_sent_stop_the_new_one_until_the_old_one_has_drained_them(scene: StageScene) -> None:
+    scored = len(scene.outputs())
+    first = scene.worker("a", "--stages", "by-customer,labels")
+    scene.send_payments(payments(30, first=40))
+    scene.drained(first)
+    assert first.stop() == 0, first.log
+
+    old = dict(scene.changes)
+    other = {**old, 'Derived("night", night)': 'Derived("night", night, version=2)'}
+    define(scene, other)
+    new = scene.worker("a")
+    assert new.ends() == PLAN_AGAIN
+    assert f"was written by another definition of pipeline '{scene.name}'" in new.log
+    assert len(scene.outputs()) == scored
+
+    define(scene, old)
+    draining = scene.worker("a", "--stages", "by-terminal")
+    scene.drained_stages(draining)
+    assert draining.stop() == 0, draining.log
+    define(scene, other)
+    new = scene.worker("a")
+    scene.send_payments(payments(10, first=70))
+    scene.drained_stages(new)
+    assert new.stop() == 0, new.log
+    assert len(scene.outputs()) == scored + 40
+
+
+def define(scene: StageScene, changes: Mapping[str, str]) -> None:
+    """Another definition, with a model for it."""
+    scene.write_pipeline(changes)
+    write_model(scene.bound, scene.bound.model_path)
+    create(scene.bound, scene.settings)
 
 
 TWO_WINDOWS = next(old for old in TWO_STAGES if "windows=" in old)
