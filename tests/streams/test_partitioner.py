@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from streams.account import Account
+from streams.health import Health
 from streams.kafka import plain_producer
+from streams.metrics import Metrics, expose
 from streams.partitioner import SAMPLE_RECORDS, misplaced
 from tests.live.scene import read_topic
 from tests.services import Broker
+from tests.streams.batches import batch_of
 
 # From the tests of Kafka's Java client.
 JAVA = {
@@ -49,3 +55,17 @@ def test_what_our_producers_send_is_where_it_belongs_and_crc32_is_not(broker: Br
         records = read_topic(broker, topic)
         elsewhere = sum(misplaced([record.key], record.partition, 5)[1] for record in records if record.key)
         assert (elsewhere == 0) == are_home, (partitioner, elsewhere)
+
+
+def test_misplaced_keys_show_in_the_metrics_and_once_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics("p", "m", "1", "f" * 16)
+    account = Account(metrics, Health(60.0, dict), (), "m", "1", 0.5, dict, {"payments": 5})
+    keys = [b"%d" % n for n in range(10)]
+    elsewhere = misplaced(keys, 3, 5)[1]
+    assert elsewhere > 0
+    for _ in range(2):
+        account.final(replace(batch_of([b"x"] * 10, keys), rejected=np.ones(10, np.uint8)), 0.01)
+    page = expose({"score": metrics}).decode()
+    assert 'millrace_partitioner_checked_total{stage="score",topic="payments"} 20.0' in page
+    assert f'millrace_partitioner_mismatches_total{{stage="score",topic="payments"}} {2.0 * elsewhere}' in page
+    assert caplog.text.count("misplaced_keys at=payments[3]@1042..1052") == 1
