@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -194,6 +195,8 @@ def main() -> None:
             "at": at.isoformat(timespec="seconds"),
             "events": wanted.events,
             "customers": wanted.customers,
+            "cores": os.cpu_count(),
+            "load_average": [round(load, 1) for load in os.getloadavg()],  # what else the machine was doing
             "us_per_event": {name: {"wall": round(spent.wall, 3), "cpu": round(spent.cpu, 3)} for name, spent in figures.items()},
         }
         (RESULTS / f"{at:%Y-%m-%d}-offline.json").write_text(json.dumps(facts, indent=2) + "\n")
