@@ -150,7 +150,7 @@ def facts(server: redis.Redis) -> dict[str, float]:
 
 def silent_writer(store: RedisStore, namespace: str) -> Callable[[tuple[Writes, ...], int], None]:
     """Writes as the store does, but only the last replies are sent: those that say where the fence stands."""
-    wire = store._connect(SILENT)
+    wire = store._open(SILENT)
     tag = f"{{{namespace}.{SILENT}}}"
     key = f"{tag}o".encode()
     token = b"f" * 16
