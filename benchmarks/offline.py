@@ -199,7 +199,7 @@ def main() -> None:
             "load_average": [round(load, 1) for load in os.getloadavg()],  # what else the machine was doing
             "us_per_event": {name: {"wall": round(spent.wall, 3), "cpu": round(spent.cpu, 3)} for name, spent in figures.items()},
         }
-        (RESULTS / f"{at:%Y-%m-%d}-offline.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (RESULTS / f"offline-{at:%Y-%m-%dT%H%M}.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def measure(folder: Path, events: int, customers: int, rounds: int, peers: list[str]) -> dict[str, Spent]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
-from schemas.errors import HistoryError, RecordError
+from schemas.errors import HistoryError, RecordError, SchemaError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
 from schemas.table import Table
@@ -26,6 +26,7 @@ EVENT_SUFFIXES = (".avro", ".jsonl", ".ndjson", ".json")
 TOPIC_PREFIX = "kafka:"
 TURN_ROWS = 50_000
 EVENT_TURN = 5_000
+MOST_WORDS = 300  # of a message: a schema that does not fit is told of whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class EventFileHistory:
         offset = 0
         for path in self._files:
             waiting: list[FileEvent] = []
-            for event in read_events(path, self._bound.schema, self._bound.key):
+            for event in self._events(path):
                 waiting.append(event)
                 if len(waiting) == EVENT_TURN:
                     yield self._turn(path, waiting, offset)
@@ -155,6 +156,13 @@ class EventFileHistory:
     def describe(self) -> Json:
         """See `History`."""
         return {"files": [{"name": path.name, "bytes": path.stat().st_size} for path in self._files]}
+
+    def _events(self, path: Path) -> Iterator[FileEvent]:
+        try:
+            yield from read_events(path, self._bound.schema, self._bound.key)
+        except SchemaError as error:
+            words = str(error)
+            raise HistoryError(words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}...") from error
 
     def _turn(self, path: Path, events: list[FileEvent], offset: int) -> Turn:
         n = len(events)

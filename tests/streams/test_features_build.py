@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -124,6 +125,30 @@ def test_an_event_of_a_file_that_cannot_be_the_schemas_is_refused_and_the_next_o
     assert found["customer_count_1d"].to_list() == [1.0, None, 2.0]
     assert found["payment_id"].to_list() == ["p0", None, "p2"]
     assert found["event_time"][2] == datetime.fromtimestamp(START_MS / 1000 + 2, UTC)
+
+
+def container(folder: Path, schema: dict[str, Any], records: list[dict[str, Any]]) -> Path:
+    file = folder / "a.avro"
+    with file.open("wb") as out:
+        fastavro.writer(out, schema, records)
+    return file
+
+
+def test_an_avro_container_is_read_and_one_that_is_cut_or_of_another_schema_is_one_line(tmp_path: Path, run: Run) -> None:
+    schema: Any = load_bound(tmp_path / "pipeline.py").schema.definition
+    file = container(tmp_path, schema, [payment(number) for number in range(3)])
+    assert build(run, "a.avro").code == 0
+    assert built(tmp_path / "out")["customer_count_1d"].to_list() == [1, 1, 2]
+    file.write_bytes(file.read_bytes()[:-20])
+    cut_short = build(run, "a.avro", "--overwrite")
+    assert (cut_short.code, cut_short.err.count("\n")) == (17, 1)
+    assert "no sound Avro container" in cut_short.err
+    container(tmp_path, {"type": "record", "name": "Other", "fields": [{"name": "x", "type": "int"}]}, [{"x": 1}])
+    other = build(run, "a.avro", "--overwrite")
+    assert (other.code, other.err.count("\n")) == (17, 1)
+    assert "a.avro" in other.err
+    assert len(other.err) < 400
+    assert len(built(tmp_path / "out")) == 3
 
 
 def test_columns_that_the_schema_does_not_know_go_with_their_rows(tmp_path: Path, run: Run) -> None:
