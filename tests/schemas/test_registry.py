@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import uuid
@@ -84,7 +85,7 @@ def test_a_file_half_written_is_unknown_by_id_and_found_when_it_is_whole(
     folder = FileRegistry(tmp_path)
     (tmp_path / "7-late-value.avsc").write_bytes(half)
     assert [folder.schema(7), folder.schema(7)] == [None, None]
-    assert [(record.levelname, "schema_id=7" in record.getMessage()) for record in caplog.records] == [("WARNING", True)]
+    assert [(record.levelno, "schema_id=7" in record.getMessage()) for record in caplog.records] == [(logging.WARNING, True)]
     (tmp_path / "7-late-value.avsc").write_text(json.dumps(ONE.definition))
     assert folder.schema(7) == ONE
 
@@ -266,7 +267,7 @@ def test_what_is_no_avro_schema_is_unknown_by_id_until_it_is_one(words: str, thi
     with server(lambda method, path: (200, answers.pop(0))) as url:
         registry = confluent(url)
         assert [registry.schema(5), registry.schema(5), registry.schema(5)] == [None, None, ONE]
-    assert [record.levelname for record in caplog.records if record.name == "schemas.registry"] == ["WARNING"]
+    assert [record.levelno for record in caplog.records if record.name == "schemas.registry"] == [logging.WARNING]
     assert re.search(f"schema_id=5 .*{words}", caplog.text)
 
 
