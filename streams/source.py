@@ -373,7 +373,15 @@ class Source:
         self._watcher.owns(partition, start.replay_from)
         self.reading[partition] = Reading(start.replay_from, start.live_from, start.live_from if start.committed else -1)
         self._consumer.resume([here])
+        self._wake(here)
         log.info("taken_over at=%s[%d] replay_from=%d live_from=%d", self._topic, partition, start.replay_from, start.live_from)
+
+    def _wake(self, here: TopicPartition) -> None:
+        """Let the client fetch now: its thread for a broker looks once a second at what was resumed, or as soon as it has anything to send."""
+        try:
+            self._consumer.get_watermark_offsets(here, COUNT_ANSWER_SECONDS)
+        except KafkaException:
+            pass  # then it fetches a little later
 
     def _read_from(self, here: TopicPartition) -> None:
         try:
