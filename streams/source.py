@@ -377,7 +377,7 @@ class Source:
         log.info("taken_over at=%s[%d] replay_from=%d live_from=%d", self._topic, partition, start.replay_from, start.live_from)
 
     def _wake(self, here: TopicPartition) -> None:
-        """Let the client fetch now: its thread for a broker looks once a second at what was resumed, or as soon as it has anything to send."""
+        """Let the client fetch now: its thread for a broker looks at what was resumed once a second, or when it has anything to send."""
         try:
             self._consumer.get_watermark_offsets(here, COUNT_ANSWER_SECONDS)
         except KafkaException:
