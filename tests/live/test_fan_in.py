@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from streams.kafka import TopicPartition, plain_consumer
 from tests.live.conftest import SetUp
 from tests.live.scene import CUSTOMERS_ONLY, at_ms, payment, wait_for
 from tests.oracles.payments import HOUR_MS, Record
 from tests.redis_server import RedisServer
 
 PARTITIONS = 64
-RECORDS = 4_000
+RECORDS, MORE = 1_500, 600
 START_MS = 1_704_067_200_000
 
 
@@ -39,7 +40,7 @@ def test_results_depend_on_the_log_alone_however_it_is_shared_out_and_cut(set_up
     scene.drained(alone)
 
     commits, batches = (alone.metric(f"millrace_{what}_count") for what in ("commit_seconds", "batch_records"))
-    scene.send_payments(wave(RECORDS, 1_000))
+    scene.send_payments(wave(RECORDS, MORE))
     scene.drained(alone)
     turns = alone.metric("millrace_commit_seconds_count") - commits
     assert turns <= alone.metric("millrace_batch_records_count") - batches, "one transaction for each batch"
@@ -55,7 +56,10 @@ def test_results_depend_on_the_log_alone_however_it_is_shared_out_and_cut(set_up
     for worker in pair:
         worker.says("taken_over", PARTITIONS // 4)
     assert pair[0].stop() == 0
-    wait_for("both halves", lambda: len(scene.outputs()) >= 2 * (RECORDS + 1_000))
+    ends, asks = scene.ends(), plain_consumer(scene.settings.kafka, again["KAFKA__GROUP"])
+    places = [TopicPartition(scene.bound.input.name, partition) for partition in ends]
+    wait_for("all of it again", lambda: all(tp.offset >= ends[tp.partition] for tp in asks.committed(places, 10.0)))
+    asks.close()
     assert pair[1].stop() == 0
     second = by_partition(scene.outputs(), {partition: len(each) for partition, each in first.items()})
     assert second == first
