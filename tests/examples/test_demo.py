@@ -47,6 +47,10 @@ def assert_sums(facts: Any, live: int) -> None:
     assert sums["scored"] + sums["dead_letters"] == sums["sent"]
     assert sums["dead_letters"] > 0
     assert (sums["missing"], sums["duplicates"], sums["answered_wrongly"]) == (0, 0, 0)
+    labels = facts["labels"]
+    assert labels["matched"] + labels["repeated"] + labels["unmatched"] == labels["sent"]
+    assert min(labels["matched"], labels["repeated"], labels["unmatched"]) > 0
+    assert labels["taken_wrongly"] == 0
     assert facts["holds"] is True
 
 
@@ -63,6 +67,7 @@ def test_a_run_on_a_real_broker_accounts_for_every_record_and_leaves_nothing_run
     facts = json.loads(done.stdout)
     assert_sums(facts, live=3_000)
     assert facts["broker"].startswith("Apache Kafka")
+    assert facts["frauds"]["compromised terminal"]["caught"] > 0  # by the labels alone
     assert facts["exactly_once"].startswith("held")
     assert left_running(tmp_path) == []
 

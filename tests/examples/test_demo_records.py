@@ -22,10 +22,11 @@ from schemas.rules import check
 from streams.bound import Bound
 from streams.load import load_bound
 from streams.scored_event import TIMINGS
+from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 
-PIPELINE = Path(simulate.__file__).with_name("pipeline.py")
+PIPELINE = Path(simulate.__file__).with_name("labelled.py")
 WORLD = Simulator(seed=3, customers=400, terminals=300)
 
 
@@ -61,7 +62,9 @@ def timings(bound: Bound, records: Records, usable: NDArray[np.bool_]) -> list[s
     store = MemoryStore()
     store.claim("0", {})
     state = ShardState("0", bound.pipeline.entities, store, bound.event_time.column, max_keys=1_000)
-    timing = state.advance(decoded.columns, usable, np.arange(len(records))).timing
+    none = np.zeros(len(records), np.int64)
+    labels = LabelRows(none != 0, none, event_id_hashes(decoded.columns["payment_id"]))
+    timing = state.advance(decoded.columns, usable, np.arange(len(records)), labels=labels).timing
     return [TIMINGS[code] for code in timing.tolist()]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from examples.card_fraud.demo.records import FRAUDS, REFUSED_AS, Kind
-from examples.card_fraud.demo.tally import Account, Tally
+from examples.card_fraud.demo.reports import ReportKind
+from examples.card_fraud.demo.tally import UNMATCHED, Account, ReportTally, Tally
 from streams.scored_event import TIMINGS
 
 # offset         0             1                    2               3                      4          5              6
@@ -123,3 +124,36 @@ def test_frauds_and_alerts_are_those_of_the_live_stream() -> None:
     assert later.alerts == 0
     assert later.frauds[Kind.LARGE_AMOUNT] == 0
     assert np.isnan(later.precision)
+
+
+REPORTS = np.array([ReportKind.FIRST, ReportKind.FIRST, ReportKind.AGAIN, ReportKind.FIRST, ReportKind.UNKNOWN], np.int8)
+COUNTED = {"matched": 3, "repeated": 1, "unmatched": 1}
+
+
+def letters(*found: tuple[int, str]) -> ReportTally:
+    tally = ReportTally()
+    for offset, reason in found:
+        tally.add_unmatched(offset, reason)
+    return tally
+
+
+def test_the_sums_of_labels_hold_when_each_was_taken_as_it_should_have_been() -> None:
+    drawn = letters((4, UNMATCHED)).account(REPORTS, COUNTED)
+    assert (drawn.sent, drawn.matched, drawn.repeated, drawn.unmatched, drawn.wrong) == (5, 3, 1, 1, 0)
+    assert drawn.broken() == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "counted"),
+    [
+        pytest.param([], {**COUNTED, "unmatched": 0}, id="one never taken"),
+        pytest.param([(4, UNMATCHED)], {**COUNTED, "matched": 2}, id="one lost on the way"),
+        pytest.param([(4, UNMATCHED)], {**COUNTED, "matched": 2, "repeated": 2}, id="a first one taken for a repeat"),
+        pytest.param([(4, UNMATCHED)], {**COUNTED, "matched": 4, "repeated": 0}, id="a repeat taken for a first one"),
+        pytest.param([(1, UNMATCHED)], COUNTED, id="another one unmatched"),
+        pytest.param([(4, UNMATCHED), (4, UNMATCHED)], COUNTED, id="a letter twice"),
+        pytest.param([(4, "malformed")], COUNTED, id="refused for another reason"),
+    ],
+)
+def test_a_label_that_was_taken_otherwise_breaks_the_sums(found: list[tuple[int, str]], counted: dict[str, int]) -> None:
+    assert letters(*found).account(REPORTS, counted).broken()

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from examples.card_fraud.demo.feeder import Sheet
 from examples.card_fraud.demo.records import FRAUDS, Kind
+from examples.card_fraud.demo.reports import labels_of
 from examples.card_fraud.demo.scoreboard import Alert, Scoreboard
-from examples.card_fraud.demo.tally import Tally
+from examples.card_fraud.demo.tally import ReportTally, Tally
 from schemas.codec import Decoder
 from schemas.columns import Columns, Ints, PackedBytes, Ragged, Symbols
 from schemas.errors import MillraceError
@@ -47,16 +48,27 @@ class Reader:
         settings: for the broker.
         registry: knows the output's schema.
         tally: told of every answer.
+        reports: told of every report that comes back as a dead letter.
         board: told of the answers to the live stream.
         stream: which ones those are.
     """
 
-    def __init__(self, bound: Bound, settings: KafkaSettings, registry: Registry, tally: Tally, board: Scoreboard, stream: Stream) -> None:
+    def __init__(
+        self,
+        bound: Bound,
+        settings: KafkaSettings,
+        registry: Registry,
+        tally: Tally,
+        reports: ReportTally,
+        board: Scoreboard,
+        stream: Stream,
+    ) -> None:
         self._bound = bound
-        self._tally, self._board, self._stream = tally, board, stream
+        self._tally, self._reports, self._board, self._stream = tally, reports, board, stream
+        self._label_letters = labels_of(bound).topic.dead_letters
         self._decoder = Decoder(output_schema(bound), bound.output.framing, registry)
         self._consumer = plain_consumer(settings, "millrace-demo")
-        self._topics = (bound.output.name, bound.input.dead_letters)
+        self._topics = (bound.output.name, bound.input.dead_letters, self._label_letters)
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in self._topics])
         self._stopping, self._finishing = threading.Event(), threading.Event()
         self._ended_at: dict[str, int] = {}  # by topic, where its end was when it was reached last
@@ -74,7 +86,7 @@ class Reader:
             self._reading.result()
 
     def finish(self) -> None:
-        """Read both topics to their end, once nobody writes to them any more, and stop.
+        """Read the topics to their end, once nobody writes to them any more, and stop.
 
         Raises:
             MillraceError: the ends were not reached in time.
@@ -127,6 +139,9 @@ class Reader:
     def _refused(self, letter: Record) -> None:
         headers = {name: (text or b"").decode("utf-8", "replace") for name, text in letter.headers() or ()}
         offset, reason = int(headers[CONNECT + "offset"]), headers[OURS + "reason"]
+        if letter.topic() == self._label_letters:
+            self._reports.add_unmatched(offset, reason)
+            return
         self._tally.add_refused(offset, reason)
         if offset >= self._stream.first_offset:
             self._board.add_letter(reason, headers[CONNECT + "exception.message"])
@@ -143,6 +158,7 @@ class Reader:
         if not len(live):
             return
         numbers = offsets[live] - self._stream.first_offset
+        self._stream.sheet.scored(int(numbers.max()) + 1)
         alerts = [self._alert(columns, scores[row], row, read_at) for row in live[alert[live]].tolist()]
         self._board.add_scored(
             numbers,
@@ -168,6 +184,7 @@ class Reader:
             ratio=number("customer_amount_ratio_to_mean_7d"),
             counts=(int(number("customer_count_1d")), int(number("customer_count_7d")), int(number("customer_count_30d"))),
             terminal_count=int(number("terminal_count_7d_delay_7d")),
+            terminal_frauds=round(number("terminal_label_rate_7d_delay_7d") * number("terminal_count_7d_delay_7d")),
             kind=Kind(int(self._stream.sheet.kinds[offset - self._stream.first_offset])),
         )
 

@@ -16,7 +16,8 @@ from examples.card_fraud.simulate import COMPROMISED_CARD, COMPROMISED_TERMINAL,
 from schemas.codec import Encoder
 from schemas.columns import Column, Floats, Ints, PackedBytes
 
-HISTORY_DAYS = 40  # a terminal's windows look back 37 days: from then on, none of them is half empty
+LOOK_BACK_DAYS = 37  # of a terminal's windows
+HISTORY_DAYS = 40  # none of them is half empty by then
 STAND_IN_DAYS = 20  # an embedded broker drops what is beyond 5 MiB of a topic, read or not
 MISFIT_SHARE = 0.006  # of the payments in the live stream; a sixth of them of each kind
 NOBODY = b"C999999"

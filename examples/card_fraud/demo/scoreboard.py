@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from examples.card_fraud.demo.counters import Counters
 from examples.card_fraud.demo.records import FRAUDS, Kind
 from schemas.columns import Floats, Ints, Mask
 
@@ -30,6 +31,7 @@ class Alert:
     ratio: float  # of the amount to the customer's mean of 7 days
     counts: tuple[int, int, int]  # of the customer's payments in 1, 7 and 30 days
     terminal_count: int  # of the terminal's payments in 7 days, a week ago
+    terminal_frauds: int  # those of them that were reported as frauds
     kind: Kind
 
 
@@ -66,6 +68,8 @@ class Snapshot:
     reasons: dict[str, int]
     highest: Sequence[Alert]
     letters: Sequence[str]
+    reported: int  # frauds, history and repeats included
+    counters: Counters
 
     @property
     def waiting(self) -> int:
@@ -126,7 +130,16 @@ class Scoreboard:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
             self._letters.append(words)
 
-    def snapshot(self, elapsed_seconds: float, seconds: float, kinds: NDArray[np.int8], event_ms: Ints, cpu_seconds: float) -> Snapshot:
+    def snapshot(
+        self,
+        elapsed_seconds: float,
+        seconds: float,
+        kinds: NDArray[np.int8],
+        event_ms: Ints,
+        cpu_seconds: float,
+        reported: int,
+        counters: Counters,
+    ) -> Snapshot:
         """How things stand.
 
         Args:
@@ -135,6 +148,8 @@ class Scoreboard:
             kinds: shape (sent,): what was sent so far.
             event_ms: shape (sent,): with which event times.
             cpu_seconds: what the worker's process has used since it started.
+            reported: how many reports were sent.
+            counters: what the worker says of itself.
         """
         with self._lock:
             now, sent = self.clock(), len(kinds)
@@ -162,6 +177,8 @@ class Scoreboard:
                 reasons=dict(sorted(self.reasons.items(), key=lambda each: -each[1])),
                 highest=self._highest(now),
                 letters=tuple(reversed(self._letters)),
+                reported=reported,
+                counters=counters,
             )
 
     def _rates(self, sample: Sample) -> tuple[float, float, float]:

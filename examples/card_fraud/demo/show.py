@@ -23,14 +23,17 @@ from rich.text import Text
 
 from examples.card_fraud.demo import records
 from examples.card_fraud.demo.checklist import Checklist
+from examples.card_fraud.demo.counters import Counters, read_counters
 from examples.card_fraud.demo.feeder import Feeder, FeederFailed, Load, input_encoder, preload
 from examples.card_fraud.demo.reader import Reader, Stream
+from examples.card_fraud.demo.reports import Reports, label_encoder, labels_of, reports
 from examples.card_fraud.demo.scoreboard import Scoreboard, Snapshot
 from examples.card_fraud.demo.stand import OWN_SERVICES, Stand, compile_kernels, model_of, stand
 from examples.card_fraud.demo.summary import Run, facts_of, words
-from examples.card_fraud.demo.tally import Tally
+from examples.card_fraud.demo.tally import ReportTally, Tally
 from examples.card_fraud.demo.view import View, plain_line
 from examples.card_fraud.demo.worker_process import WorkerEnded, WorkerProcess
+from examples.card_fraud.history import REPORTED_AFTER_DAYS
 from examples.card_fraud.simulate import Simulator
 from inference.model_card import ModelCard
 from schemas.errors import LocalServiceError
@@ -38,7 +41,7 @@ from streams.load import load_bound
 from streams.local_services import state_dir
 
 ROOT = Path(__file__).resolve().parents[3]
-PIPELINE = ROOT / "examples" / "card_fraud" / "pipeline.py"
+PIPELINE = ROOT / "examples" / "card_fraud" / "labelled.py"
 TITLE = "millrace demo: card payments, scored as they come"
 
 FIRST_SCORE_SECONDS = 120.0
@@ -46,6 +49,7 @@ CATCH_UP_SECONDS = 300.0
 FEEDER_SECONDS = 60.0
 LAST_ANSWER_SECONDS = 30.0
 FRAME_SECONDS = 0.25
+COUNTERS_SECONDS = 1.0  # between two looks at the worker's page
 PLAIN_SECONDS = 5.0
 SWITCH_SECONDS = 0.0005  # so that drawing hardly delays the reader, whose clock the latencies are read from
 BROKEN, INTERRUPTED = 1, 130
@@ -100,9 +104,12 @@ class Demo:
         self._simulator = Simulator(seed=options.seed)
         self._stand: Stand
         self._worker: WorkerProcess
+        self._past_reports: Reports
         self._feeder: Feeder
         self._reader: Reader
         self._tally: Tally
+        self._report_tally = ReportTally()
+        self._counters, self._counters_at = Counters(), 0.0
         self._board: Scoreboard
 
     def run(self) -> tuple[Run, bool]:
@@ -114,6 +121,7 @@ class Demo:
         past = self._send_history()
         self._start(len(past))
         caught_up = self._catch_up(len(past))
+        self._past_reports = self._report_history()
         begun_at, cpu_seconds, interrupted = self._stream()
         live_cpu_seconds = self._worker.cpu_seconds - cpu_seconds
         self._worker.stop()
@@ -138,6 +146,7 @@ class Demo:
             PIPELINE,
             settings.kafka.bootstrap_servers,
             self._stand.schema_id,
+            self._stand.label_schema_id,
             self._simulator,
             self._stand.history_days,
             self._options.rate,
@@ -145,12 +154,12 @@ class Demo:
         )
         self._worker = WorkerProcess(ROOT, PIPELINE, self._stand.settings_file, self._folder, settings.health.port)
         self._stack.callback(self._worker.end)
-        self._feeder = Feeder(load, self._folder / "feeder.log")
+        self._feeder = Feeder(load, history, self._folder / "feeder.log")
         self._stack.callback(self._feeder.end)
         self._tally = Tally(history + load.records)
         self._board = Scoreboard(load.records, time.time)
         stream = Stream(history, self._feeder.sheet)
-        self._reader = Reader(bound, settings.kafka, self._stand.registry, self._tally, self._board, stream)
+        self._reader = Reader(bound, settings.kafka, self._stand.registry, self._tally, self._report_tally, self._board, stream)
         self._stack.callback(self._reader.stop)
 
     def _look(self) -> None:
@@ -186,6 +195,35 @@ class Demo:
             step.say(f"{history:,} payments scored")
         return result
 
+    def _report_history(self) -> Reports:
+        """Report the frauds of the history that are known by its end, now that their payments have scores; and see them arrive."""
+        with self._checklist.step("reported frauds") as step:
+            encoder = label_encoder(self._stand.bound, self._stand.label_schema_id)
+            days = self._stand.history_days
+            first_day = max(days - records.LOOK_BACK_DAYS, 0)
+            known = reports(self._simulator, encoder, first_day, days - REPORTED_AFTER_DAYS - first_day)
+            preload(self._stand.settings.kafka.bootstrap_servers, labels_of(self._stand.bound).topic.name, known)
+
+            def is_done() -> bool:
+                self._look()
+                self._read_counters()
+                step.say(f"{self._counters.labels_done:,} of {len(known):,} labels taken")
+                return self._counters.labels_done >= len(known)
+
+            late = f"the labels were not taken within {LAST_ANSWER_SECONDS:.0f} seconds; the worker's log: {self._worker.log}"
+            self._checklist.wait(step, is_done, LAST_ANSWER_SECONDS, lambda: WorkerEnded(late))
+            step.say(f"{len(known):,} labels of the history; from now on, each a week after its payment")
+        return known
+
+    def _read_counters(self) -> None:
+        self._counters_at = time.monotonic()
+        self._counters = read_counters(self._stand.settings.health.port, self._counters)
+
+    @property
+    def _reported(self) -> int:
+        """Labels sent so far."""
+        return len(self._past_reports) + self._feeder.sheet.reported
+
     def _stream(self) -> tuple[float, float, bool]:
         """Let the feeder send, and watch until all has an answer: when it began, the worker's CPU until then, whether it was cut short."""
         cpu_seconds, interrupted = self._worker.cpu_seconds, False
@@ -211,6 +249,8 @@ class Demo:
         while True:
             self._look()
             is_over = self._feeder.is_done
+            if is_over or time.monotonic() - self._counters_at >= COUNTERS_SECONDS:
+                self._read_counters()
             now = self._snapshot(begun_at)
             if screen is not None:
                 screen.update(View(now, TITLE), refresh=True)
@@ -219,7 +259,8 @@ class Demo:
                 self._console.print(plain_line(now), soft_wrap=True)
             if is_over:
                 done_at = done_at or time.monotonic()
-                if now.waiting <= 0 or time.monotonic() - done_at > LAST_ANSWER_SECONDS:
+                is_answered = now.waiting <= 0 and now.counters.labels_done >= now.reported
+                if is_answered or time.monotonic() - done_at > LAST_ANSWER_SECONDS:
                     return True
             time.sleep(FRAME_SECONDS)
 
@@ -228,7 +269,13 @@ class Demo:
         sent = sheet.sent
         elapsed_seconds = max(time.time() - begun_at, 0.0)
         return self._board.snapshot(
-            elapsed_seconds, self._options.seconds, sheet.kinds[:sent], sheet.event_ms[:sent], self._worker.cpu_seconds
+            elapsed_seconds,
+            self._options.seconds,
+            sheet.kinds[:sent],
+            sheet.event_ms[:sent],
+            self._worker.cpu_seconds,
+            self._reported,
+            self._counters,
         )
 
     @contextmanager
@@ -248,6 +295,7 @@ class Demo:
         threshold = self._stand.bound.model.threshold
         return Run(
             account=self._tally.account(np.concatenate((past.kinds, sheet.kinds[:sent])), len(past)),
+            reports=self._report_tally.account(np.concatenate((self._past_reports.kinds, sheet.report_kinds)), self._counters.labels),
             history=len(past),
             begun_at=begun_at,
             sent_at=sheet.sent_at[:sent],

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from examples.card_fraud.demo.checklist import Checklist, Step
 from examples.card_fraud.demo.records import FRAUDS, HISTORY_DAYS, STAND_IN_DAYS
+from examples.card_fraud.demo.reports import labels_of
 from examples.card_fraud.demo.worker_process import end_leftover
 from examples.card_fraud.simulate import Simulator
 from inference.model_card import ModelCard, bind
@@ -29,8 +30,10 @@ from streams.embedded_broker import NOTICE, embedded_broker
 from streams.kafka_jars import find_java, kafka_jars, kafka_version
 from streams.load_settings import load_settings
 from streams.local_process import choose_port
+from streams.pipeline import Topic
 from streams.scored_event import output_schema
 from streams.settings import Settings
+from streams.topics import planned_topics
 
 REDIS_SECONDS = 20.0
 KERNEL_HOMES = ("schemas.codec", "transforms.shard", "inference.load_model")
@@ -47,6 +50,7 @@ class Stand:
     settings: Settings
     registry: FileRegistry
     schema_id: int  # of the input's values
+    label_schema_id: int  # of the labels' values
     broker: str  # what it is, in words
     is_real_broker: bool
 
@@ -91,11 +95,18 @@ def stand(folder: Path, bound: Bound, checklist: Checklist, console: Console, *,
             else:  # it was given its topics as it started
                 registry.register(bound.input.subject, bound.schema)
                 registry.register(bound.output.subject, output_schema(bound))
-            step.say(", ".join((bound.input.name, bound.output.name, bound.input.dead_letters)))
-        found = registry.latest(bound.input.subject)
-        if found is None:
-            raise SchemaError(f"the schema of {bound.input.name} is not in {registry_folder}")
-        yield Stand(folder, bound, settings_file, settings, registry, found[0], services.broker, services.is_real_broker)
+                registry.register(labels_of(bound).topic.subject, labels_of(bound).schema)
+            step.say(", ".join(plan.name for plan in planned_topics(bound, 1)))
+        schema_id, label_schema_id = _schema_id(registry, bound.input), _schema_id(registry, labels_of(bound).topic)
+        broker, is_real_broker = services.broker, services.is_real_broker
+        yield Stand(folder, bound, settings_file, settings, registry, schema_id, label_schema_id, broker, is_real_broker)
+
+
+def _schema_id(registry: FileRegistry, topic: Topic) -> int:
+    found = registry.latest(topic.subject)
+    if found is None:
+        raise SchemaError(f"the schema of {topic.name} is not in the demo's folder of schemas")
+    return found[0]
 
 
 def clear(folder: Path) -> None:
@@ -124,7 +135,7 @@ def _services(folder: Path, bound: Bound, checklist: Checklist, console: Console
         f"\n{missing}\n\n{NOTICE}\nGoing on with it, since there is no Kafka; the summary will say what that leaves unproven.\n",
         style="yellow",
     )
-    topics = {bound.input.name: 1, bound.output.name: 1, bound.input.dead_letters: 1}
+    topics = {plan.name: plan.partitions for plan in planned_topics(bound, 1)}
     with ExitStack() as stack:
         with checklist.step("stand-in and Redis") as step:
             address = stack.enter_context(embedded_broker(topics))

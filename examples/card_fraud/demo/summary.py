@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.card_fraud.demo.tally import Account
+from examples.card_fraud.demo.tally import Account, ReportAccount
 from schemas.columns import Floats
 from schemas.features import Json
 
@@ -24,6 +24,7 @@ class Run:
     """A run that is over."""
 
     account: Account
+    reports: ReportAccount
     history: int  # records sent before the live stream
     begun_at: float  # the live stream; seconds since the epoch
     sent_at: Floats  # shape (live,): of its records
@@ -48,8 +49,8 @@ class Run:
 
 def facts_of(run: Run) -> dict[str, Json]:
     """The run's facts; the same that `words` tells."""
-    account = run.account
-    broken = account.broken()
+    account, reports = run.account, run.reports
+    broken = account.broken() + reports.broken()
     warm_up_seconds, (p50, p99, most) = _latency_ms(run)
     once = BROKEN if broken else COUNTED if run.is_real_broker else UNPROVEN
     return {
@@ -71,6 +72,13 @@ def facts_of(run: Run) -> dict[str, Json]:
             "duplicates": account.duplicates,
             "not_sent": account.strangers,
             "answered_wrongly": account.wrong,
+        },
+        "labels": {
+            "sent": reports.sent,
+            "matched": reports.matched,
+            "repeated": reports.repeated,
+            "unmatched": reports.unmatched,
+            "taken_wrongly": reports.wrong,
         },
         "frauds": {kind.words: {"planted": count, "caught": account.caught[kind]} for kind, count in account.frauds.items()},
         "alerts": account.alerts,
@@ -107,16 +115,21 @@ def _number(value: float) -> float | None:
 
 def words(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts as rows of a table: what a row is about, and what there is to say."""
-    sums, frauds, latency = facts["sums"], facts["frauds"], facts["latency_ms"]
+    sums, labels, frauds, latency = facts["sums"], facts["labels"], facts["frauds"], facts["latency_ms"]
     planted, caught = sum(each["planted"] for each in frauds.values()), sum(each["caught"] for each in frauds.values())
     by_kind = ", ".join(f"{kind} {each['caught']:,} of {each['planted']:,}" for kind, each in frauds.items())
     return [
         ("sums", f"{sums['sent']:,} sent = {sums['scored']:,} scored + {sums['dead_letters']:,} dead letters"),
         ("", f"missing {sums['missing']}, twice {sums['duplicates']}, answered wrongly {sums['answered_wrongly']}"),
+        (
+            "labels",
+            f"{labels['sent']:,} sent = {labels['matched']:,} matched + {labels['repeated']:,} repeated + "
+            f"{labels['unmatched']:,} unmatched; taken wrongly {labels['taken_wrongly']}",
+        ),
         ("exactly once", facts["exactly_once"]),
         *(("BROKEN", each) for each in facts["broken"]),
         ("frauds", f"{caught:,} of {planted:,} planted were caught: {by_kind}"),
-        ("", "(a compromised terminal shows by the frauds reported there, which this model is not told yet)"),
+        ("", "(a compromised terminal shows by the frauds reported there, a week after each: its first week is out of reach)"),
         (
             "alerts",
             f"{facts['alerts']:,}, {_percent(facts['precision'])} of them planted frauds; from a score of {facts['threshold']:.3f} on",

@@ -1,21 +1,24 @@
 """The tally: what became of every record that was sent, by its offset. The demo's claims are sums over it.
 
-The input topic has one partition and no other writer, so the record sent as number i stands at offset i.
+The input topic has one partition and no other writer, so the record sent as number i stands at offset i. So has the labels' topic.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from examples.card_fraud.demo.records import FLAGGED_AS, FRAUDS, REFUSED_AS, Kind
+from examples.card_fraud.demo.reports import ReportKind
 from schemas.columns import Ints, Mask
 from streams.scored_event import TIMINGS
 
 NOT_SCORED = -1
+UNMATCHED = "unmatched_label"  # the reason that the dead letter has to give
 
 
 class Tally:
@@ -131,4 +134,52 @@ class Account:
         ):
             if count:
                 found.append(f"{count:,} {words}")
+        return tuple(found)
+
+
+class ReportTally:
+    """Counts reports that came back as dead letters."""
+
+    def __init__(self) -> None:
+        self._letters: list[tuple[int, str]] = []
+
+    def add_unmatched(self, offset: int, reason: str) -> None:
+        """Count a dead letter of the labels."""
+        self._letters.append((offset, reason))
+
+    def account(self, kinds: NDArray[np.int8], counted: Mapping[str, int]) -> ReportAccount:
+        """Draw up the account.
+
+        Args:
+            kinds: shape (sent,): what was sent, by offset.
+            counted: what the worker says became of its labels.
+        """
+        unknown = {(int(offset), UNMATCHED) for offset in np.flatnonzero(kinds == ReportKind.UNKNOWN)}
+        letters = Counter(self._letters)
+        repeated = counted.get("repeated", 0)
+        wrong = len(unknown ^ letters.keys()) + letters.total() - len(letters)
+        wrong += abs(repeated - int(np.count_nonzero(kinds == ReportKind.AGAIN)))
+        return ReportAccount(len(kinds), counted.get("matched", 0), repeated, len(self._letters), wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAccount:
+    """What was reported, and what came of it."""
+
+    sent: int
+    matched: int  # as the worker counts
+    repeated: int  # as the worker counts
+    unmatched: int  # dead letters, repeats included
+    wrong: int  # reports that were taken otherwise than their kind calls for
+
+    def broken(self) -> tuple[str, ...]:
+        """What does not hold, a sentence each; none if all is well."""
+        found = []
+        if self.matched + self.repeated + self.unmatched != self.sent:
+            found.append(
+                f"{self.sent:,} labels were sent, but {self.matched:,} matched, {self.repeated:,} were repeated "
+                f"and {self.unmatched:,} unmatched"
+            )
+        if self.wrong:
+            found.append(f"{self.wrong:,} labels were taken otherwise than they should have been")
         return tuple(found)

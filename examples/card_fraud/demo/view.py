@@ -15,7 +15,7 @@ from rich.text import Text
 from examples.card_fraud.demo.records import Kind
 from examples.card_fraud.demo.scoreboard import Alert, Snapshot
 
-FIXED_LINES = 11  # all but alerts and letters
+FIXED_LINES = 13  # all but alerts and letters
 LEAST_WIDTH = 80
 PLANTED = {
     Kind.GENUINE: "-",
@@ -46,6 +46,8 @@ class View:
         yield Segment.line()  # a bar ends without one
         yield Text()
         yield self._figures()
+        yield _line(Text(f" {'labels':<9}{_label_words(self._now)}"))
+        yield _line(Text(f" {'behind':<9}{_lag_words(self._now)}"))
         yield Text()
         yield _line(Text.assemble((" ALERTS  ", "bold"), self._alert_words()))
         yield self._alerts(room - letters)
@@ -105,7 +107,7 @@ def _cells(alert: Alert) -> tuple[RenderableType, ...]:
         f"{alert.amount:,.2f}",
         f"{alert.ratio:.1f}",
         *(str(count) for count in alert.counts),
-        str(alert.terminal_count),
+        f"{alert.terminal_frauds}/{alert.terminal_count}",
         datetime.fromtimestamp(alert.event_ms / 1_000, UTC).strftime("%d %b %H:%M"),
         planted,
     )
@@ -116,8 +118,18 @@ def plain_line(now: Snapshot) -> str:
     return (
         f"{_clock(now.elapsed_seconds)}  sent {now.sent:,} ({now.sent_rate:,.0f}/s)  scored {now.scored:,} ({now.answered_rate:,.0f}/s)  "
         f"waiting {now.waiting:,}  p50 {_ms(now.p50_ms).strip()}  p99 {_ms(now.p99_ms).strip()}  "
-        f"alerts {now.alerts:,} ({now.caught:,} planted)  dead letters {now.refused:,}"
+        f"alerts {now.alerts:,} ({now.caught:,} planted)  dead letters {now.refused:,}  "
+        f"labels {now.counters.labels_done:,} of {now.reported:,}"
     )
+
+
+def _label_words(now: Snapshot) -> str:
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(now.counters.labels.items()))
+    return f"{now.reported:,} sent" + (f": {told}" if told else "")
+
+
+def _lag_words(now: Snapshot) -> str:
+    return ", ".join(f"{stage} {records:,}" for stage, records in now.counters.lag.items())
 
 
 def _short(words: str) -> str:
