@@ -163,6 +163,11 @@ class StageScene(Scene):
                 found[name] = {p: None if each is None else int(each) for p, each in at.items()}
         return found
 
+    def state_follows(self) -> bool:
+        """Whether the state of each stage stands where its offsets do; the labels' stage keeps none, and never catches up with them."""
+        committed, positions = self.committed_by_stage(), self.positions_by_stage()
+        return all(positions[name] == committed[name] for name, stage in self.stages.items() if stage.entities)
+
     def evidence_of_stages(self) -> Evidence:
         return Evidence(
             inputs=self.read(self.bound.input.name),
