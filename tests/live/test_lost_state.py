@@ -43,6 +43,9 @@ def test_a_block_deleted_under_its_owner_leaves_a_hole_that_is_found(set_up: Set
         for customer in customers:
             scene.send_payments(payments(2, first=100 * turn + 30, customer_id=customer, terminal_id=f"T{customer}"))
         scene.drained(worker)
+    for turn in range(4):  # a batch without it settles the last one that had it, and lets it go
+        scene.send_payments(payments(2, first=500 + 10 * turn, customer_id=f"C{5 + turn % 2}", terminal_id=f"T{5 + turn % 2}"))
+        scene.drained(worker)
     scene.send_payments(payments(5, first=600, customer_id="C0", terminal_id="T0"))
     scene.drained(worker)
     worker.says("state_dropped")

@@ -113,7 +113,10 @@ class CuttingProxy:
         self._plan.append((mark, deed))
 
     def let_go(self, answer: bytes) -> None:
-        """What is held arrives now, and is answered."""
+        """What is held arrives now, and is answered; what is still on its way here is waited for."""
+        end = time.monotonic() + WAIT_SECONDS
+        while not self._held and time.monotonic() < end:
+            time.sleep(0.001)
         for passage, rest in self._held:
             passage.server.sendall(rest)
             self.late_answers.append(passage.server_says(answer))
