@@ -258,7 +258,7 @@ def test_of_two_runs_at_a_time_the_later_one_sends_and_the_earlier_one_ends(scen
     with earlier.sending("replayed") as first:
         with later.sending("replayed") as second:
             assert second.every(later.letters(), later.judge, 30) == 30
-        with pytest.raises(KafkaDown, match="fenced|Fatal error"):
+        with pytest.raises(KafkaDown, match=r"fenced|Fatal error"):
             first.every(earlier.letters(), earlier.judge, 30)
     wait_for("the returns to be seen", lambda: len(returned(scene)) >= 30)
     assert set(first_places(returned(scene)).values()) == {1}
