@@ -21,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import redis
@@ -43,6 +45,8 @@ WINDOW_MS = 30 * 86_400_000
 STEP_MS = 40
 ENTITIES = ("customer", "terminal")
 SILENT = "0-silent"
+
+Batches: TypeAlias = list[tuple[tuple[Writes, ...], int]]  # what each changes, and the position after it
 
 
 @dataclass(frozen=True)
@@ -251,16 +255,11 @@ def _run(server: RedisServer, client: redis.Redis, log: Log, old: int, rounds: i
         first = old + number * batches * EVENTS
         prepared = {shard: list(_prepare(mirror, first, batches)) for shard, mirror in mirrors.items()}
 
-        def loud(todo: list[tuple[tuple[Writes, ...], int]] = prepared["0"]) -> None:
-            for writes, position in todo:
-                store.write("0", writes, position)
-            store.settle("0")
-
-        def quiet(todo: list[tuple[tuple[Writes, ...], int]] = prepared[SILENT]) -> None:
-            for writes, position in todo:
-                silent(writes, position)
-
-        for name, job in (("mirror", loud), ("mirror, silent", quiet))[:: 1 if number % 2 else -1]:
+        jobs = [
+            ("mirror", partial(_mirrored, store, prepared["0"])),
+            ("mirror, silent", partial(_each, silent, prepared[SILENT])),
+        ]
+        for name, job in jobs[:: 1 if number % 2 else -1]:
             measured(client, costs[name], batches, job)
         windows: list[Window] = []
         peer_first = old + number * EVENTS
@@ -280,6 +279,16 @@ def _run(server: RedisServer, client: redis.Redis, log: Log, old: int, rounds: i
     }
     figures["redis_bytes_per_key"] = {"mirror": round((fresh - empty) / (2 * KEYS)), "sorted sets": round(sets_bytes / (2 * KEYS))}
     return figures
+
+
+def _each(write: Callable[[tuple[Writes, ...], int], None], todo: Batches) -> None:
+    for writes, position in todo:
+        write(writes, position)
+
+
+def _mirrored(store: RedisStore, todo: Batches) -> None:
+    _each(partial(store.write, "0"), todo)
+    store.settle("0")
 
 
 def _prepare(mirror: Mirror, first: int, batches: int) -> Iterator[tuple[tuple[Writes, ...], int]]:

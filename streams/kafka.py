@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -31,6 +31,7 @@ from schemas.errors import RetryLater, TopicError
 from streams.settings import KafkaSettings
 
 __all__ = [
+    "ANSWER_SECONDS",
     "OFFSET_BEGINNING",
     "OFFSET_END",
     "OFFSET_INVALID",
@@ -51,6 +52,7 @@ __all__ = [
     "committed_by",
     "group_consumer",
     "group_names",
+    "next_messages",
     "plain_consumer",
     "plain_producer",
     "topic_facts",
@@ -82,6 +84,7 @@ class Record(Protocol):
         """Its type, and milliseconds since the epoch."""
 
 
+ANSWER_SECONDS = 10.0  # for a reader that waits for records that are there
 DEFAULT_REQUEST_BYTES = 1_000_000  # the client's own default
 
 OnPartitions = Callable[[Consumer, list[TopicPartition]], None]
@@ -218,6 +221,26 @@ def plain_producer(settings: KafkaSettings, max_record_bytes: int = 1_048_576, *
             **extra,
         }
     )
+
+
+def next_messages(consumer: Consumer, where: str, most: int = 1, seconds: float = ANSWER_SECONDS) -> list[Record]:
+    """What comes next of what the consumer is assigned: at least one record or end of a partition, `most` at most.
+
+    The end of a partition is a message with an error, and an offset beyond the last record's: the markers of transactions take offsets
+    that no reader sees.
+
+    Raises:
+        KafkaDown: nothing comes, or it can't be read; `where` says of what.
+    """
+    first = consumer.poll(seconds)
+    if first is None:
+        raise KafkaDown(f"the broker gives nothing of {where} for {seconds:.0f} seconds")
+    found = cast("list[Record]", [first, *(consumer.consume(most - 1, 0) if most > 1 else ())])
+    for message in found:
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaDown(f"{where} can't be read: {error.str()}")
+    return found
 
 
 def admin(settings: KafkaSettings) -> AdminClient:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from schemas.errors import SettingsError, TopicError
 from streams.batch import Address
@@ -14,22 +13,22 @@ from streams.bound import Bound
 from streams.come_back import COUNTED
 from streams.dead_letters import CONNECT, OURS, Header
 from streams.kafka import (
+    ANSWER_SECONDS,
     OFFSET_BEGINNING,
     Consumer,
     KafkaDown,
-    KafkaError,
     KafkaException,
     Record,
     TopicPartition,
     admin,
     cause,
+    next_messages,
     plain_consumer,
     topic_facts,
 )
 from streams.settings import KafkaSettings
 
 READER_GROUP = "millrace-dead-letter-view"  # names the reader in the broker's log; nothing is committed
-ANSWER_SECONDS = 10.0
 AT = re.compile(r"(?:.*\[)?(\d+)\]?@(\d+)")
 _FIRST_OF_OURS = CONNECT + "topic"
 
@@ -237,10 +236,8 @@ def read_topic(settings: KafkaSettings, topic: str) -> Iterator[Record]:
                 left[partition] = end
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in left])
         while left:
-            message = _next(consumer, topic)
-            error = message.error()
-            # A partition's last offsets may be the markers of transactions, which no reader sees: its end tells.
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            message = next_messages(consumer, topic)[0]
+            if message.error() is not None:  # its end: the last offsets may be the markers of transactions
                 left.pop(message.partition(), None)
             elif message.partition() in left:
                 yield message
@@ -265,22 +262,10 @@ def read_record(settings: KafkaSettings, at: Address) -> Record | None:
         if not begin <= at.offset < end:
             return None
         consumer.assign([TopicPartition(at.topic, at.partition, at.offset)])
-        message = _next(consumer, at.topic)
+        message = next_messages(consumer, at.topic)[0]
         return message if message.error() is None and message.offset() == at.offset else None
     finally:
         consumer.close()
-
-
-def _next(consumer: Consumer, topic: str) -> Record:
-    """The next record, or the end of a partition."""
-    found = consumer.poll(ANSWER_SECONDS)
-    if found is None:
-        raise KafkaDown(f"the broker gives nothing of {topic} for {ANSWER_SECONDS:.0f} seconds")
-    message = cast("Record", found)
-    error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise KafkaDown(f"{topic} can't be read: {error.str()}")
-    return message
 
 
 def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:

@@ -13,12 +13,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
-from streams.kafka import Consumer, KafkaDown, KafkaError, Record, TopicPartition
+from streams.kafka import Consumer, TopicPartition, next_messages
 from streams.recovery import Log
-
-ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +55,8 @@ def shortfall(reader: Consumer, here: TopicPartition, log: Log, committed: int, 
 def _first_ms(reader: Consumer, here: TopicPartition, offset: int) -> int | None:
     """The timestamp of the first record at or after an offset; None if there is none."""
     reader.assign([TopicPartition(here.topic, here.partition, offset)])
-    found = cast(Record | None, reader.poll(ANSWER_SECONDS))
-    if found is None:
-        raise KafkaDown(f"the broker gives nothing of {here.topic}[{here.partition}]@{offset} for {ANSWER_SECONDS:.0f} seconds")
-    error = found.error()
-    if error is None:
-        return found.timestamp()[1]
-    if error.code() == KafkaError._PARTITION_EOF:
-        return None
-    raise KafkaDown(f"{here.topic}[{here.partition}]@{offset} can't be read: {error.str()}")
+    found = next_messages(reader, f"{here.topic}[{here.partition}]@{offset}")[0]
+    return found.timestamp()[1] if found.error() is None else None
 
 
 def _shown(milliseconds: int) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
 
 from streams.batch import Address
 from streams.dead_letters import Refused
-from streams.kafka import Consumer, KafkaDown, KafkaError, Record, TopicPartition
+from streams.kafka import Consumer, Record, TopicPartition, next_messages
 
 ANSWER_SECONDS = 5.0
 FAR_OFFSETS = 5_000  # apart, records are asked for anew; nearer, what lies between them is read
@@ -55,8 +54,8 @@ def _at(consumer: Consumer, topic: str, partition: int, wanted: deque[int]) -> I
         consumer.assign([TopicPartition(topic, partition, wanted[0])])
         last = wanted[0]
         while wanted and wanted[0] - last < FAR_OFFSETS:
-            message = _next(consumer, topic, partition)
-            if message is None:
+            message = next_messages(consumer, f"{topic}[{partition}]", seconds=ANSWER_SECONDS)[0]
+            if message.error() is not None:
                 return  # the partition ends before what is still wanted
             last = message.offset()
             while wanted and wanted[0] < last:
@@ -64,16 +63,3 @@ def _at(consumer: Consumer, topic: str, partition: int, wanted: deque[int]) -> I
             if wanted and wanted[0] == last:
                 wanted.popleft()
                 yield message
-
-
-def _next(consumer: Consumer, topic: str, partition: int) -> Record | None:
-    """The next record; None at the end."""
-    message = cast("Record | None", consumer.poll(ANSWER_SECONDS))
-    if message is None:
-        raise KafkaDown(f"{topic}[{partition}] gives no record for {ANSWER_SECONDS:.0f} seconds")
-    error = message.error()
-    if error is None:
-        return message
-    if error.code() == KafkaError._PARTITION_EOF:
-        return None
-    raise KafkaDown(f"{topic}[{partition}] can't be read: {error.str()}")

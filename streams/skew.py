@@ -18,11 +18,11 @@ from schemas.registry import open_registry
 from streams.batch import Batch
 from streams.bound import Bound
 from streams.featurize import Featurize
-from streams.kafka import Record, TopicPartition, admin, plain_consumer, topic_facts
+from streams.kafka import ANSWER_SECONDS, Record, TopicPartition, admin, plain_consumer, topic_facts
 from streams.refusal import refusal
 from streams.scored_event import TIMINGS, output_schema
 from streams.settings import Settings
-from streams.topic_history import ANSWER_SECONDS, READER_GROUP, Edge, TopicHistory, records_between
+from streams.topic_history import READER_GROUP, Edge, TopicHistory, records_between
 from transforms.fixed_point import numbers
 
 MOST_SHOWN = 10

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from schemas.codec import Decoder
 from schemas.registry import open_registry
 from streams.bound import Bound
 from streams.extract import Extract, ExtractHop
 from streams.hop import HopSchema
-from streams.kafka import Consumer, KafkaDown, KafkaError, Record, TopicPartition, plain_consumer
+from streams.kafka import Consumer, Record, TopicPartition, next_messages, plain_consumer
 from streams.pack import pack
 from streams.progress import Advance
 from streams.reading import Reading, Taken
@@ -97,16 +96,6 @@ def _steps(
 
 def _poll(consumer: Consumer, topic: str, partition: int, most: int) -> tuple[list[Record], int]:
     """Records in log order, and where the partition ended if that was seen, else 0."""
-    first = cast(Record | None, consumer.poll(ANSWER_SECONDS))
-    if first is None:
-        raise KafkaDown(f"the broker gives nothing of {topic}[{partition}] for {ANSWER_SECONDS:.0f} seconds")
-    records, ended = [], 0
-    for message in [first, *cast(list[Record], consumer.consume(most - 1, 0))]:
-        error = message.error()
-        if error is None:
-            records.append(message)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ended = message.offset()
-        else:
-            raise KafkaDown(f"{topic}[{partition}] can't be read: {error.str()}")
-    return records, ended
+    found = next_messages(consumer, f"{topic}[{partition}]", most, ANSWER_SECONDS)
+    ends = [message.offset() for message in found if message.error() is not None]
+    return [message for message in found if message.error() is None], max(ends, default=0)

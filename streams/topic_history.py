@@ -18,15 +18,16 @@ from streams.bound import Bound
 from streams.featurize import Past
 from streams.history import Turn
 from streams.kafka import (
+    ANSWER_SECONDS,
     OFFSET_END,
     Consumer,
     KafkaDown,
-    KafkaError,
     KafkaException,
     Record,
     TopicPartition,
     admin,
     cause,
+    next_messages,
     plain_consumer,
     topic_facts,
 )
@@ -35,7 +36,6 @@ from streams.settings import Settings
 from streams.stage import computed_at_once
 
 READER_GROUP = "millrace-history"  # names the reader in the broker's log; nothing is committed
-ANSWER_SECONDS = 10.0
 TURN_ROWS = 10_000
 
 Answer = TypeVar("Answer")
@@ -157,15 +157,8 @@ def records_between(settings: Settings, topic: str, partition: int, first: int, 
             consumer.assign([TopicPartition(topic, partition, first)])
         at, waiting = first, list[Record]()
         while at < end:
-            found = consumer.poll(ANSWER_SECONDS)
-            if found is None:
-                raise KafkaDown(f"the broker gives nothing of {topic} for {ANSWER_SECONDS:.0f} seconds")
-            for message in cast("list[Record]", [found, *consumer.consume(TURN_ROWS, 0)]):
-                error = message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaDown(f"{topic} can't be read: {error.str()}")
-                # A log's last offsets may be the markers of transactions, which no reader sees: its end tells.
-                if error is not None or message.offset() >= end:
+            for message in next_messages(consumer, topic, TURN_ROWS + 1):
+                if message.error() is not None or message.offset() >= end:
                     at = end
                     break
                 at = message.offset() + 1
