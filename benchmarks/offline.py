@@ -34,10 +34,10 @@ import numpy as np
 import polars as pl
 
 from schemas.columns import Columns, Floats, Ints, PackedBytes
-from streams.bound import Bound
-from streams.build_features import BuildOptions, build_features
-from streams.history import open_files
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
+from streams.offline.build import BuildOptions, build_features
+from streams.offline.history import open_files
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 from transforms.window import days

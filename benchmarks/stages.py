@@ -44,14 +44,14 @@ from inference.model_card import ModelCard, write_card
 from schemas.avro import load_schema
 from schemas.codec import Encoder
 from schemas.columns import Columns, PackedBytes
-from streams import local
-from streams.bound import Bound
-from streams.create_topics import create
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.hop import HopSchema
 from streams.kafka import KafkaError, TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
+from streams.local import services as local
+from streams.planning.create_topics import create
+from streams.planning.stage import stages
 from streams.settings import KafkaSettings, RedisSettings, Settings
-from streams.stage import stages
 
 PARTITIONS = 4
 STAGES = ("by-customer", "by-terminal", "labels")

@@ -41,11 +41,11 @@ from examples.card_fraud.train import train
 from schemas.avro import AvroSchema, load_schema
 from schemas.codec import Decoder, Encoder
 from schemas.columns import Columns, Floats, Ints, PackedBytes
-from streams import local
-from streams.bound import Bound
-from streams.create_topics import create
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
+from streams.local import services as local
+from streams.planning.create_topics import create
 from streams.scored_event import output_schema
 from streams.settings import KafkaSettings, RedisSettings, Settings
 

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from schemas.rules import one_of as one_of
     from schemas.rules import present as present
     from schemas.rules import valency as valency
-    from streams.event_writer import EventWriter as EventWriter
-    from streams.load import load_bound as load_bound
-    from streams.load import load_pipeline as load_pipeline
-    from streams.pipeline import Labels as Labels
-    from streams.pipeline import Model as Model
-    from streams.pipeline import Pipeline as Pipeline
-    from streams.pipeline import Topic as Topic
+    from streams.definition.load import load_bound as load_bound
+    from streams.definition.load import load_pipeline as load_pipeline
+    from streams.definition.pipeline import Labels as Labels
+    from streams.definition.pipeline import Model as Model
+    from streams.definition.pipeline import Pipeline as Pipeline
+    from streams.definition.pipeline import Topic as Topic
+    from streams.producer.event_writer import EventWriter as EventWriter
     from transforms.aggregate import Count as Count
     from transforms.aggregate import Distinct as Distinct
     from transforms.aggregate import LabelCount as LabelCount
@@ -76,9 +76,9 @@ _HOMES = {
     ),
     "schemas.errors": ("DefinitionError", "MillraceError", "RecordError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
-    "streams.event_writer": ("EventWriter",),
-    "streams.load": ("load_bound", "load_pipeline"),
-    "streams.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
+    "streams.producer.event_writer": ("EventWriter",),
+    "streams.definition.load": ("load_bound", "load_pipeline"),
+    "streams.definition.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
     "transforms.aggregate": (
         "Count",
         "Distinct",

@@ -13,7 +13,7 @@ def main() -> None:
     if said:
         print(f"millrace: {said}", file=sys.stderr)
         sys.exit(2)
-    from streams.cli import main as command_line
+    from streams.commands.cli import main as command_line
 
     command_line()
 

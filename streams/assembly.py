@@ -13,9 +13,9 @@ from schemas.errors import LostBlock, MillraceError
 from schemas.registry import Registry
 from streams.account import Account
 from streams.batch import Batch
-from streams.bound import Bound
 from streams.commit import Commit
 from streams.dead_letters import HaltLimit, Letter, Refused, Sender, as_it_came, letter
+from streams.definition.bound import Bound
 from streams.extract import Extract, ExtractHop, Read
 from streams.frame import Line
 from streams.health import Health
@@ -34,6 +34,7 @@ from streams.metrics import Metrics
 from streams.originals import Originals
 from streams.output import Output
 from streams.ownership import InFlight, Ownership, Tokens
+from streams.planning.stage import Stage
 from streams.refusal import refusal
 from streams.refusals import Refusals
 from streams.run_step import Step, StepRunner
@@ -41,7 +42,6 @@ from streams.score import Score
 from streams.scored_event import Stamp
 from streams.settings import Settings
 from streams.source import Source
-from streams.stage import Stage
 from streams.stage_outputs import hop_outputs, scored_output
 from streams.takeover import PartitionTakeover
 from streams.timed_store import TimedStore

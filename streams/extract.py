@@ -17,7 +17,7 @@ from schemas.errors import RetryLater
 from schemas.reject import Reject
 from schemas.rules import Rule, check
 from streams.batch import Batch, OriginPlaces
-from streams.bound import EventTime
+from streams.definition.bound import EventTime
 from streams.hop import HopSchema
 from streams.refusals import Refusals
 from transforms.label import LabelRows, event_id_hashes

@@ -23,9 +23,9 @@ from schemas.codec import Decoder, Encoder
 from schemas.columns import Column, Columns, Constant, Ints, Mask, Nullable, PackedBytes, Symbols
 from schemas.errors import StateError
 from schemas.features import Json, fingerprint
-from streams.bound import Bound
+from streams.definition.bound import Bound
+from streams.planning.stage import Stage, columns_needed, stages
 from streams.scored_event import TIMINGS
-from streams.stage import Stage, columns_needed, stages
 from transforms.fixed_point import numbers
 from transforms.keys import key_ids
 

@@ -248,8 +248,8 @@ def admin(settings: KafkaSettings) -> AdminClient:
     return AdminClient(_common(settings))
 
 
-# The stand-in of `streams.embedded_broker`, by the name librdkafka gives its mock clusters. It tells no settings, since it has none: it
-# keeps every record as long as it runs, whatever its timestamp.
+# The stand-in of `streams.local.embedded_broker`, by the name librdkafka gives its mock clusters. It tells no settings, since it has
+# none: it keeps every record as long as it runs, whatever its timestamp.
 STAND_IN = "mockCluster"
 STAND_IN_SETTINGS = {
     "cleanup.policy": "delete",

@@ -15,7 +15,7 @@ from schemas.avro import AvroSchema
 from schemas.columns import Column, Constant, Nullable, PackedBytes, Ragged, Symbols
 from schemas.features import Json
 from streams.batch import Batch
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from transforms.fixed_point import numbers
 
 DECISIONS = ("negative", "positive")

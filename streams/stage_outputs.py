@@ -10,12 +10,12 @@ import numpy as np
 from schemas.codec import Encoder
 from schemas.columns import Columns, Ints
 from streams.batch import Batch
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from streams.hop import HopSchema, Origins, texts
 from streams.kafka import TopicFacts
 from streams.output import Output, as_read
+from streams.planning.stage import Stage, fed_by
 from streams.scored_event import Stamp, scored_columns
-from streams.stage import Stage, fed_by
 
 
 def scored_output(stage: Stage, encoder: Encoder, stamp: Stamp, key: str, topics: Mapping[str, TopicFacts]) -> Output:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from schemas.columns import Column, rows_of
 from schemas.reject import Reject
 from streams.batch import Batch, Span
-from streams.bound import Bound
-from streams.stage import Stage
+from streams.definition.bound import Bound
+from streams.planning.stage import Stage
 from transforms.derive import derive
 from transforms.label import LabelRows
 from transforms.shard import Advance, ShardState

@@ -24,17 +24,17 @@ from schemas.compiled import cold_kernels, warm_up
 from schemas.errors import MillraceError, RetryLater, SchemaError, SettingsError
 from schemas.registry import Registry, open_registry
 from streams.assembly import Given, Parts
-from streams.bound import Bound
-from streams.disagreement import check_running, commits_of_workers, disagreements
+from streams.definition.bound import Bound
 from streams.frame import Frame, Line, Page
 from streams.health import rendered, together
 from streams.kafka import TopicFacts, admin
 from streams.metrics import CONTENT_TYPE, expose
+from streams.planning.disagreement import check_running, commits_of_workers, disagreements
+from streams.planning.stage import Stage, several_need_exactly_once, stages
+from streams.planning.topics import check_topics, facts_of
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.stage import Stage, several_need_exactly_once, stages
 from streams.suggestion import did_you_mean
-from streams.topics import check_topics, facts_of
 from transforms.redis_store import RedisStore
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 
 from schemas.errors import MissingProgram
-from streams.local import Services, down, up
+from streams.local.services import Services, down, up
 from tests.redis_cluster import RedisCluster, running_cluster
 from tests.redis_server import RedisServer, running
 from tests.services import Broker, PrivateServices, private_services

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streams.kafka import AdminClient, NewTopic, admin
-from streams.local import Services, down, up
-from streams.local_process import recall
+from streams.local.process import recall
+from streams.local.services import Services, down, up
 from streams.settings import KafkaSettings, RedisSettings, Settings
 
 TOPIC_SECONDS = 20.0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from streams import local_kafka
-from streams.kafka_jars import kafka_version
 from streams.load_settings import load_settings
+from streams.local import kafka as local_kafka
+from streams.local.kafka_jars import kafka_version
 from streams.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +144,7 @@ def test_the_worker_is_not_root_and_asks_after_its_own_readiness() -> None:
 
 
 def test_containers_run_a_pipeline_that_is_there_with_verbs_that_are_there() -> None:
-    from streams.cli import app, topics_app
+    from streams.commands.cli import app, topics_app
 
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
     (default,) = re.findall(r'^CMD \["run", "(.+)"\]$', DOCKERFILE, re.MULTILINE)

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.handbook.compare import compare
 from benchmarks.handbook.stream import Run
 from benchmarks.handbook.transactions import made_up, published
-from streams import local
+from streams.local import services as local
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -26,16 +26,16 @@ from inference.model_card import ModelCard, write_card
 from schemas.avro import AvroSchema
 from schemas.codec import Encoder
 from schemas.columns import Columns, Ints, PackedBytes
-from streams.bound import Bound
-from streams.create_topics import create
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
+from streams.definition.pipeline import Topic
 from streams.hop import HopSchema
 from streams.kafka import KafkaError, Message, Producer, TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
-from streams.local_process import choose_port
-from streams.pipeline import Topic
+from streams.local.process import choose_port
+from streams.planning.create_topics import create
+from streams.planning.stage import stages
 from streams.scored_event import output_schema
 from streams.settings import KafkaSettings, RedisSettings, Settings
-from streams.stage import stages
 
 HERE = Path(__file__).parent
 HEADER_BYTES = 5  # of Confluent's framing

@@ -17,7 +17,7 @@ from inference.scorer import Rows
 from schemas.columns import Columns, Floats, Ints, Mask
 from schemas.reject import Reject
 from schemas.rules import check
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from transforms.derive import derive
 from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore

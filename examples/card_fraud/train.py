@@ -47,8 +47,8 @@ from inference.load_model import load_model
 from inference.model_card import ModelCard, write_card
 from inference.scorer import Rows, Scores
 from schemas.columns import Floats, Mask
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 
 DAYS = 90
 LOOK_BACK_DAYS = 37  # until every window is full

@@ -14,8 +14,8 @@ import pytest
 
 from examples.card_fraud.demo.worker_process import own_environment
 from schemas.errors import MissingProgram
-from streams.demo import CHECKOUT, run_demo
-from streams.kafka_jars import find_java
+from streams.commands.demo import CHECKOUT, run_demo
+from streams.local.kafka_jars import find_java
 from tests.conftest import ALLOW_NO_BROKER
 
 START_SECONDS = 100

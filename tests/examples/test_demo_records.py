@@ -19,8 +19,8 @@ from schemas.columns import PackedBytes
 from schemas.registry import FileRegistry
 from schemas.reject import label
 from schemas.rules import check
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.scored_event import TIMINGS
 from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore

@@ -17,8 +17,8 @@ from examples.card_fraud.simulate import DAY_MS, Simulator
 from schemas.codec import Decoder
 from schemas.columns import Columns, PackedBytes
 from schemas.registry import FileRegistry
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 
 PIPELINE = Path(simulate.__file__).with_name("labelled.py")
 WORLD = Simulator(seed=3, customers=400, terminals=300)

@@ -17,7 +17,7 @@ from examples.card_fraud.demo.scoreboard import Alert, Scoreboard, Snapshot
 from examples.card_fraud.demo.summary import COUNTED, UNPROVEN, Run, facts_of, words
 from examples.card_fraud.demo.tally import Account, ReportAccount
 from examples.card_fraud.demo.view import View, plain_line
-from streams.local_process import choose_port
+from streams.local.process import choose_port
 from streams.metrics import Metrics, expose
 
 STOLEN = Alert(100.0, 0.97, 1_708_438_380_000, "C000604", 12_521.85, 23.7, (15, 113, 460), 106, 41, Kind.COMPROMISED_CARD)

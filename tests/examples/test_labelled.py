@@ -13,11 +13,11 @@ import pytest
 from examples.card_fraud import train as training
 from examples.card_fraud.history import REPORTED_AFTER_DAYS, history, log_of
 from examples.card_fraud.simulate import COMPROMISED_TERMINAL, DAY_MS, Simulator
-from streams.bound import Bound
-from streams.dry_run import dry_run
-from streams.load import load_bound
+from streams.commands.dry_run import dry_run
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
+from streams.planning.stage import stages
 from streams.settings import Settings
-from streams.stage import stages
 from tests.streams.command_line import written
 
 FOLDER = Path(training.__file__).parent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from examples.card_fraud import simulate
 from schemas.registry import FileRegistry
-from streams.load import load_bound
+from streams.definition.load import load_bound
 from streams.scored_event import output_schema
 
 PIPELINE = Path(simulate.__file__).with_name("pipeline.py")

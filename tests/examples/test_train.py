@@ -19,9 +19,9 @@ from inference.load_model import load_model
 from inference.model_card import ModelCard, bind
 from schemas.errors import ModelError
 from schemas.rules import in_range
-from streams.bound import Bound
-from streams.bound import bind as bind_pipeline
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.bound import bind as bind_pipeline
+from streams.definition.load import load_bound
 
 PIPELINE = Path(training.__file__).with_name("pipeline.py")
 WORLD = Simulator(seed=1, customers=250, terminals=150)

@@ -14,7 +14,7 @@ from inference.load_model import load_model
 from inference.scorer import Scorer
 from schemas.codec import Decoder, Encoder
 from streams.batch import Batch
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from streams.extract import Extract
 from streams.refusals import Refusals
 from streams.score import Score

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from inference.model_card import ModelCard, write_card
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from tests.oracles.payments import DECISION_THRESHOLD, stump_threshold, stump_weight
 
 NAME, VERSION = "stumps", "1"

@@ -34,14 +34,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from streams.bound import Bound
-from streams.create_topics import create
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
-from streams.local_process import choose_port
+from streams.local.process import choose_port
+from streams.planning.create_topics import create
+from streams.planning.stage import Stage, stages
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.stage import Stage, stages
 from tests.live.model import VERSION, write_model
 from tests.oracles.payments import Evidence, Fault, Payments, Record
 from tests.services import Broker

@@ -13,8 +13,8 @@ import fastavro
 
 from streams.hop import HopSchema
 from streams.kafka import KafkaException, TopicPartition, plain_consumer
+from streams.planning.stage import Stage, stages
 from streams.scored_event import output_schema
-from streams.stage import Stage, stages
 from tests.live.model import VERSION
 from tests.live.scene import Scene, Waited, Worker, wait_for
 from tests.oracles.payments import Fault, Payments

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.create_topics import create
-from streams.topics import existing
+from streams.planning.create_topics import create
+from streams.planning.topics import existing
 from tests.live.model import write_model
 from tests.live.scene import payments, wait_for
 from tests.live.stage_scene import TWO_STAGES, StageScene

@@ -17,9 +17,9 @@ from typing import Any
 import fastavro
 import pytest
 
-from streams.dead_letter_replay import Desk, Wanted
+from streams.dlq.letters import Choice
+from streams.dlq.replay import Desk, Wanted
 from streams.kafka import KafkaDown, TopicPartition, plain_consumer
-from streams.letters import Choice
 from tests.live.scene import ROOT, Scene, alter_topic, payment, payments, wait_for
 from tests.oracles.payments import Record
 from tests.streams.command_line import Done, runner

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.handbook.compare import compare
 from benchmarks.handbook.stream import Run
 from benchmarks.handbook.transactions import made_up, published
-from streams.local import Services
+from streams.local.services import Services
 
 DATA = Path(os.environ.get("MILLRACE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "handbook" / "transactions.parquet"
 

@@ -21,16 +21,16 @@ import fastavro
 import pytest
 
 from benchmarks.handbook.stream import write_model
-from streams.bound import Bound
-from streams.create_topics import create
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.hop import HopSchema
 from streams.kafka import KafkaException, TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
-from streams.local import Services
-from streams.local_process import choose_port
+from streams.local.process import choose_port
+from streams.local.services import Services
+from streams.planning.create_topics import create
+from streams.planning.stage import Stage, stages
 from streams.scored_event import output_schema
 from streams.settings import KafkaSettings, RedisSettings, Settings
-from streams.stage import Stage, stages
 from tests.live.random_pipeline import EVENT, LABEL, Made, make
 from tests.live.scene import ROOT, Waited, Worker, read_topic, wait_for
 from tests.oracles.payments import Record

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams.create_topics import create
+from streams.planning.create_topics import create
 from tests.live.conftest import SetUp
 from tests.live.model import write_model
 from tests.live.scene import Scene, at_ms, payment, payments, wait_for

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.skew import skew, skew_words
-from streams.topic_history import Edge
+from streams.offline.skew import skew, skew_words
+from streams.offline.topic_history import Edge
 from tests.live.conftest import SetUp
 from tests.live.scene import Scene, payment
 from tests.streams.command_line import runner

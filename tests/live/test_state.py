@@ -16,9 +16,9 @@ import pytest
 from schemas.columns import PackedBytes
 from schemas.errors import SettingsError, StateError
 from streams.kafka import TopicPartition
-from streams.state_list import drop_state, list_state
-from streams.state_rebuild import rebuild
-from streams.state_snapshot import snapshot
+from streams.state.namespaces import drop_state, list_state
+from streams.state.rebuild import rebuild
+from streams.state.snapshot import snapshot
 from tests.live.conftest import SetUp
 from tests.live.scene import CUSTOMERS_ONLY, ROOT, START_MS, Scene, at_ms, payment, wait_for
 from tests.oracles.payments import Record

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.columns import PackedBytes
-from streams.state_rebuild import rebuild
-from streams.state_snapshot import snapshot
+from streams.state.rebuild import rebuild
+from streams.state.snapshot import snapshot
 from tests.live.scene import wait_for
 from tests.live.stage_scene import StageScene
 from tests.live.test_stages import frauds, payments

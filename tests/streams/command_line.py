@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streams.cli import main
+from streams.commands.cli import main
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 
 FIELDS: dict[str, Any] = {
     "payment_id": "string",

@@ -12,8 +12,8 @@ from schemas.avro import AvroSchema, load_schema
 from schemas.codec import Encoder
 from schemas.columns import Column, Constant, PackedBytes
 from streams.batch import Batch
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from tests.streams.batches import batch_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "card_fraud"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 
 TWO_STAGES = Path(__file__).parent / "two_stages"
 

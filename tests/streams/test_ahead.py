@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streams.ahead import ahead
+from streams.offline.ahead import ahead
 
 
 def threads() -> list[str]:

@@ -14,9 +14,9 @@ import pytest
 
 from inference.model_card import ModelCard
 from schemas.errors import MillraceError, Refused, RetryLater, StateError, StoreDown, TooManyRecords
-from streams.bound import Bound
-from streams.cli import app, exit_code
-from streams.load import load_bound
+from streams.commands.cli import app, exit_code
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.settings import Settings
 from tests.inference.small_models import row_sums
 from tests.streams.command_line import Done, Run, payment, runner, written

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from schemas.errors import LocalServiceError
-from streams.embedded_broker import embedded_broker
 from streams.kafka import KafkaException, admin, plain_consumer, plain_producer
+from streams.local.embedded_broker import embedded_broker
 from streams.settings import KafkaSettings
 
 
@@ -43,7 +43,9 @@ def test_it_is_gone_when_the_block_ends() -> None:
 
 
 def test_it_ends_when_the_process_that_wanted_it_is_killed() -> None:
-    server = subprocess.Popen([sys.executable, "-m", "streams.embedded_broker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streams.local.embedded_broker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert server.stdin is not None
     assert server.stdout is not None
     assert ":" in server.stdout.readline()

@@ -13,8 +13,8 @@ from schemas.avro import AvroSchema, read_value
 from schemas.errors import RecordError
 from schemas.json_record import as_it_travels
 from schemas.rules import in_range, one_of
-from streams.event_writer import _Check
-from streams.pipeline import Topic
+from streams.definition.pipeline import Topic
+from streams.producer.event_writer import _Check
 from tests.schemas.test_decode import field
 
 SCHEMA = AvroSchema.parse(

@@ -18,10 +18,10 @@ import pytest
 from schemas.codec import Encoder
 from schemas.columns import Column, PackedBytes
 from schemas.table_file import read_metadata
-from streams.bound import Bound
-from streams.embedded_broker import embedded_broker
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import plain_producer
-from streams.load import load_bound
+from streams.local.embedded_broker import embedded_broker
 from tests.services import Broker
 from tests.streams.command_line import Done, Run, payment, runner, written
 from tests.streams.payment import write_pipeline
@@ -88,7 +88,7 @@ def test_the_same_events_give_the_same_bytes_however_they_are_cut(tmp_path: Path
     build(run, "a.parquet", "--rows-per-file", 4)
     first = digests(tmp_path / "out")
     assert sorted(first) == ["_features.json", *(f"source_partition=0/part-0000{n}.parquet" for n in range(3))]
-    monkeypatch.setattr("streams.history.TURN_ROWS", 3)
+    monkeypatch.setattr("streams.offline.history.TURN_ROWS", 3)
     assert build(run, "a.parquet", "--rows-per-file", 4, "--overwrite").code == 0
     assert digests(tmp_path / "out") == first
     spans = [said["offsets"] for file in sorted((tmp_path / "out").rglob("*.parquet")) if (said := read_metadata(file))]
@@ -295,7 +295,7 @@ def test_an_event_that_comes_twice_counts_twice_unless_ids_are_to_be_unique(
     twice.write_parquet(tmp_path / "a.parquet")
     assert build(run, "a.parquet").facts["events"] == 7
     assert built(tmp_path / "out")["customer_count_1d"].to_list() == [1, 1, 2, None, 3, 2, 2]
-    monkeypatch.setattr("streams.history.TURN_ROWS", 1)
+    monkeypatch.setattr("streams.offline.history.TURN_ROWS", 1)
     done = build(run, "a.parquet", "--unique-ids", "--overwrite")
     assert done.code == 17
     assert "a.parquet[0]@6: event id 'p0' came before" in done.err

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.catalogue import catalogue
-from streams.load import load_bound
+from streams.definition.load import load_bound
+from streams.offline.catalogue import catalogue
 from tests.streams.command_line import Run, runner
 from tests.streams.payment import bound_pipeline, write_pipeline
 

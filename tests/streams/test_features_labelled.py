@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import HistoryError
-from streams.bound import Bound
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from tests.streams.payments import EXAMPLE, card_fraud
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

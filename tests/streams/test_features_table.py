@@ -23,9 +23,9 @@ from schemas.errors import HistoryError
 from schemas.reject import label
 from schemas.table import Table
 from streams.batch import Batch
-from streams.bound import Bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.extract import Extract
-from streams.load import load_bound
 from streams.refusals import Refusals
 from streams.scored_event import TIMINGS
 from streams.transform import Transform
@@ -177,7 +177,7 @@ def test_no_rows_give_no_rows() -> None:
 def test_more_rows_than_a_turn_are_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
     events = [event(event_time=START + timedelta(seconds=row)) for row in range(7)]
     whole = card_fraud().transform(table_of(*events))
-    monkeypatch.setattr("streams.transform_table.TURN_ROWS", 2)
+    monkeypatch.setattr("streams.offline.transform_table.TURN_ROWS", 2)
     assert card_fraud().transform(table_of(*events)).equals(whole)
     assert whole["customer_count_1d"].to_list() == [1, 2, 3, 4, 5, 6, 7]
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from schemas.columns import Column, Columns, Constant, Nullable, PackedBytes, Symbols
 from schemas.errors import StateError
 from schemas.reject import Reject
-from streams.bound import Bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.hop import HopRows, HopSchema, Origins, record_keys
-from streams.load import load_bound
-from streams.stage import stages
+from streams.planning.stage import stages
 from tests.streams.staged import TWO_STAGES, staged
 from transforms.keys import key_ids
 

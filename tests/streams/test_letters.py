@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from schemas.errors import SettingsError
-from streams.bound import Bound
 from streams.come_back import counted_offset
 from streams.dead_letters import Header
-from streams.letters import Choice, StoredLetter, moment_ms, place_of
-from streams.load import load_bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
+from streams.dlq.letters import Choice, StoredLetter, moment_ms, place_of
+from streams.dlq.receipts import Ledger, Receipt, Run
+from streams.dlq.returning import returning_headers
+from streams.dlq.second_look import Draft, Verdict
 from streams.pack import first_offsets
-from streams.receipts import Ledger, Receipt, Run
-from streams.returning import returning_headers
-from streams.second_look import Draft, Verdict
 
 RUN = Run("r1", "replayed", "me", "why not")
 

@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import LocalServiceError, MissingProgram
-from streams import kafka_jars, local, local_kafka, local_process, local_redis
 from streams.kafka import transactional_producer
-from streams.local_process import PORTS, Service, choose_port, recall, start
+from streams.local import kafka as local_kafka
+from streams.local import kafka_jars
+from streams.local import process as local_process
+from streams.local import redis as local_redis
+from streams.local import services as local
+from streams.local.process import PORTS, Service, choose_port, recall, start
 from tests.services import Broker, PrivateServices, private_services
 
 pytestmark = pytest.mark.timeout(120)

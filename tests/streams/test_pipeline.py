@@ -15,12 +15,12 @@ from schemas.columns import Constant, Nullable, PackedBytes
 from schemas.errors import DefinitionError, SchemaError
 from schemas.reject import FIRST_RULE
 from schemas.rules import check
-from streams.bound import EventTime
-from streams.describe import describe
-from streams.load import load_bound, load_pipeline
-from streams.pipeline import Model, Topic
+from streams.definition.bound import EventTime
+from streams.definition.describe import describe
+from streams.definition.load import load_bound, load_pipeline
+from streams.definition.pipeline import Model, Topic
+from streams.planning.stage import stages
 from streams.settings import Settings
-from streams.stage import stages
 from tests.streams.payment import bound_pipeline, write_pipeline
 
 EXAMPLE = Path(__file__).parents[2] / "examples/card_fraud/pipeline.py"
@@ -255,7 +255,7 @@ def test_a_change_shows_in_just_the_fingerprints_that_it_concerns(
 def test_two_processes_agree_on_every_fingerprint(tmp_path: Path) -> None:
     bound = bound_pipeline(tmp_path)
     code = (
-        "import sys; from streams.load import load_bound; b = load_bound(sys.argv[1]); "
+        "import sys; from streams.definition.load import load_bound; b = load_bound(sys.argv[1]); "
         "print(b.fingerprint, b.state_fingerprint, b.features.fingerprint)"
     )
     said = subprocess.run(

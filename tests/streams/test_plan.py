@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from schemas.errors import DefinitionError, SettingsError, StateError, TopicError
-from streams.bound import Bound
-from streams.disagreement import check_running, disagreements
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import AdminClient, NewTopic, TopicPartition, plain_consumer
-from streams.load import load_bound
-from streams.plan import plan, plan_words, refuse
+from streams.planning.disagreement import check_running, disagreements
+from streams.planning.plan import plan, plan_words, refuse
+from streams.planning.stage import Stage, stages
+from streams.planning.topics import Finding, existing
+from streams.producer.send_file import send_file
 from streams.recovery import CommitNote
-from streams.send import send_file
 from streams.settings import Settings
-from streams.stage import Stage, stages
-from streams.topics import Finding, existing
 from tests.live.scene import wait_for
 from tests.services import Broker
 from tests.streams.command_line import Run, runner, written

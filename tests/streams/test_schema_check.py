@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from streams.load import load_bound
-from streams.schema_impact import uses
+from streams.definition.load import load_bound
+from streams.schema.impact import uses
 from tests.streams.command_line import Run, runner
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "card_fraud"

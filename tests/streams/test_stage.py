@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from schemas.errors import DefinitionError
+from streams.planning.stage import Stage, bytes_moved, computed_at_once, fed_by, hop_bytes, stages
 from streams.settings import Settings
-from streams.stage import Stage, bytes_moved, computed_at_once, fed_by, hop_bytes, stages
 from tests.streams.staged import staged
 
 KAFKA = Settings.model_validate({"kafka": {"instance": "w1"}}).kafka

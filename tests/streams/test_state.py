@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from schemas.errors import SettingsError, StateError
-from streams.bound import Bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import Consumer, TopicFacts, TopicPartition
-from streams.load import load_bound
 from streams.log_reach import shortfall
+from streams.planning.stage import stages
 from streams.recovery import Log
 from streams.settings import Settings
-from streams.stage import stages
-from streams.state_list import drop_state, list_words
-from streams.state_places import Place, refuse_held
-from streams.state_rebuild import Snapshot, check_fits, choose, lacking, rebuild_words
-from streams.state_snapshot import FORMAT, snapshot_words
+from streams.state.namespaces import drop_state, list_words
+from streams.state.places import Place, refuse_held
+from streams.state.rebuild import Snapshot, check_fits, choose, lacking, rebuild_words
+from streams.state.snapshot import FORMAT, snapshot_words
 from tests.streams.command_line import Run, runner
 from tests.streams.payment import write_pipeline
 from transforms.archive import ShardFacts

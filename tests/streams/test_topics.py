@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from schemas.errors import TopicError
-from streams.bound import Bound
 from streams.dead_letters import HEADER_ROOM_BYTES
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import OFFSET_BEGINNING, KafkaError, TopicFacts, TopicPartition, plain_consumer, plain_producer
-from streams.load import load_bound
-from streams.topics import ANY_MS, DAY_MS, INPUT_RECORD_BYTES, check_topics, findings, planned_topics
+from streams.planning.topics import ANY_MS, DAY_MS, INPUT_RECORD_BYTES, check_topics, findings, planned_topics
 from tests.services import Broker
 from tests.streams.command_line import Run, payment, runner, written
 from tests.streams.payment import bound_pipeline, write_pipeline
@@ -314,6 +314,6 @@ def test_a_letter_that_is_not_there_is_one_line(millrace: Run, pipeline: Path, a
 
 def test_status_says_that_the_broker_is_away(millrace: Run, pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
-    monkeypatch.setattr("streams.status.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("streams.commands.status.ANSWER_SECONDS", 0.5)
     facts = millrace("status", pipeline, "--json").facts
     assert "the broker does not say" in facts["trouble"]

@@ -17,18 +17,18 @@ from schemas.errors import StateError
 from schemas.reject import Reject
 from streams.account import Account
 from streams.batch import Address, Batch
-from streams.bound import Bound
+from streams.definition.bound import Bound
 from streams.extract import Extract, ExtractHop
 from streams.health import Health
 from streams.hop import HopSchema
 from streams.kafka import STAND_IN_SETTINGS, TopicFacts
 from streams.metrics import Metrics, expose
 from streams.output import Parcel
+from streams.planning.stage import Stage, stages
 from streams.refusal import refusal
 from streams.refusals import Refusals
 from streams.score import Score
 from streams.scored_event import Stamp, output_schema, scored_columns
-from streams.stage import Stage, stages
 from streams.stage_outputs import hop_outputs, scored_output
 from streams.transform import Transform
 from tests.streams.batches import batch_of

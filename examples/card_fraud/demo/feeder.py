@@ -31,9 +31,9 @@ from examples.card_fraud.simulate import Simulator
 from schemas.codec import Encoder
 from schemas.columns import Floats, Ints
 from schemas.errors import MillraceError
-from streams.bound import Bound
+from streams.definition.bound import Bound
+from streams.definition.load import load_bound
 from streams.kafka import KafkaError, Message, Producer, plain_producer
-from streams.load import load_bound
 from streams.settings import KafkaSettings
 
 TICK_SECONDS = 0.004

@@ -20,8 +20,8 @@ from schemas.codec import Decoder
 from schemas.columns import Columns, Ints, PackedBytes, Ragged, Symbols
 from schemas.errors import MillraceError
 from schemas.registry import Registry
-from streams.bound import Bound
 from streams.dead_letters import CONNECT, OURS
+from streams.definition.bound import Bound
 from streams.kafka import OFFSET_BEGINNING, KafkaError, Record, TopicPartition, plain_consumer
 from streams.scored_event import TIMINGS, output_schema
 from streams.settings import KafkaSettings

@@ -20,7 +20,7 @@ from examples.card_fraud.history import REPORTED_AFTER_DAYS
 from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from schemas.codec import Encoder
 from schemas.columns import Columns, Ints
-from streams.bound import Bound, BoundLabels
+from streams.definition.bound import Bound, BoundLabels
 
 REPORTED_AFTER_MS = REPORTED_AFTER_DAYS * DAY_MS
 MISFIT_SHARE = 0.05  # of the reports: half of them said twice, half followed by one of a payment that nobody made

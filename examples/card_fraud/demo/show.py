@@ -37,8 +37,8 @@ from examples.card_fraud.history import REPORTED_AFTER_DAYS
 from examples.card_fraud.simulate import Simulator
 from inference.model_card import ModelCard
 from schemas.errors import LocalServiceError
-from streams.load import load_bound
-from streams.local_services import state_dir
+from streams.definition.load import load_bound
+from streams.local.addresses import state_dir
 
 ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = ROOT / "examples" / "card_fraud" / "labelled.py"

@@ -23,17 +23,18 @@ from inference.model_card import ModelCard, bind
 from schemas.compiled import cold_kernels, warm_up
 from schemas.errors import LocalServiceError, MissingProgram, ModelError, SchemaError
 from schemas.registry import FileRegistry
-from streams import local, local_redis
-from streams.bound import Bound
-from streams.create_topics import create
-from streams.embedded_broker import NOTICE, embedded_broker
-from streams.kafka_jars import find_java, kafka_jars, kafka_version
+from streams.definition.bound import Bound
+from streams.definition.pipeline import Topic
 from streams.load_settings import load_settings
-from streams.local_process import choose_port
-from streams.pipeline import Topic
+from streams.local import redis as local_redis
+from streams.local import services as local
+from streams.local.embedded_broker import NOTICE, embedded_broker
+from streams.local.kafka_jars import find_java, kafka_jars, kafka_version
+from streams.local.process import choose_port
+from streams.planning.create_topics import create
+from streams.planning.topics import planned_topics
 from streams.scored_event import output_schema
 from streams.settings import Settings
-from streams.topics import planned_topics
 
 REDIS_SECONDS = 20.0
 KERNEL_HOMES = ("schemas.codec", "transforms.shard", "inference.load_model")
@@ -159,7 +160,7 @@ def _missing(checklist: Checklist) -> MissingProgram | None:
 
 
 def _redis_alone(folder: Path, step: Step) -> str:
-    """Start Redis without Kafka; where it answers. `streams.local.down` ends it."""
+    """Start Redis without Kafka; where it answers. `streams.local.services.down` ends it."""
     home = (folder / local_redis.NAME).resolve()
     home.mkdir(parents=True, exist_ok=True)
     service = local_redis.begin(home, None, step.say)

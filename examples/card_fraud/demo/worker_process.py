@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from schemas.errors import MillraceError
-from streams.local_process import Service, recall
+from streams.local.process import Service, recall
 
 STOP_SECONDS = 20.0
 SHOWN_LINES = 8

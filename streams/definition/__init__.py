@@ -1,0 +1,1 @@
+"""What a pipeline file says, and what it comes to once it is held against its schemas."""

@@ -1,0 +1,1 @@
+"""Dead letters after they were written: looked at, mended, and sent back once each."""

@@ -1,0 +1,132 @@
+"""A second look at refused records: what would become of them now, by the schemas and rules of today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schemas.avro import read_value, write_value
+from schemas.codec import Decoder
+from schemas.columns import PackedBytes
+from schemas.registry import Registry
+from streams.batch import Batch, Span
+from streams.definition.bound import Bound
+from streams.dlq.letters import StoredLetter
+from streams.extract import Extract
+from streams.refusal import refusal
+from streams.refusals import Refusals
+
+HEADER_BYTES = 5  # of a framed value
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record as it would come back.
+
+    Attributes:
+        letter: whose it is.
+        key, value: of the record.
+        trouble: why there is none, in words; then key and value mean nothing.
+        changed: whether it is another record than the refused one.
+    """
+
+    letter: StoredLetter
+    key: bytes | None
+    value: bytes | None
+    trouble: str = ""
+    changed: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether the windows hold its event already."""
+        return self.letter.counted
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What would become of a draft; `reason` is empty where it would pass."""
+
+    draft: Draft
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Whether a worker would take it now."""
+        return not self.reason
+
+
+class _Unlearned(Refusals):
+    """Nothing was refused before, and whatever is refused now is no matter: nobody's offset carries it."""
+
+    def refuse_schema(self, partition: int, schema_id: int, offset: int) -> None:
+        self._schemas.setdefault(partition, {}).setdefault(schema_id, offset)
+
+
+class SecondLook:
+    """Judges drafts as a worker's extraction would.
+
+    A score can't be foreseen: what the model or the broker refused passes here when its bytes and rules are sound.
+
+    Args:
+        bound: the pipeline.
+        registry: knows the writers' schemas.
+        prefix: what stands before the Avro bytes of values that are written anew.
+        max_record_bytes: what the input takes.
+    """
+
+    def __init__(self, bound: Bound, registry: Registry, prefix: bytes, max_record_bytes: int) -> None:
+        self._bound = bound
+        self._registry = registry
+        self._prefix = prefix
+        self._decoder = Decoder(bound.schema, bound.input.framing, registry)
+        self._extract = Extract(bound, self._decoder, _Unlearned(), max_record_bytes, unknown_schema_retry_seconds=0)
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[Verdict]:
+        """One verdict for each draft, in their order.
+
+        Raises:
+            RetryLater: the registry does not answer.
+        """
+        verdicts = [Verdict(draft, "not_replayable", draft.trouble) for draft in drafts]
+        rows = [place for place, draft in enumerate(drafts) if not draft.trouble]
+        batch = self._extract(_batch(self._bound, [drafts[place] for place in rows]))
+        for row, place in enumerate(rows):
+            draft = drafts[place]
+            if batch.rejected[row]:
+                error, _ = refusal(self._bound, self._decoder, batch, row)
+                verdicts[place] = Verdict(draft, error.reason, error.detail)
+            elif draft.changed and draft.counted:
+                detail = "the windows hold its event as it was: it can come back as it is, not as another"
+                verdicts[place] = Verdict(draft, "not_replayable", detail)
+            else:
+                verdicts[place] = Verdict(self._readable(draft))
+        return verdicts
+
+    def _readable(self, draft: Draft) -> Draft:
+        """A worker refuses a schema id for ever once it has refused it: its records are written anew under the input's own."""
+        if draft.letter.reason != "unknown_schema" or draft.changed or not self._prefix:
+            return draft
+        value = draft.value or b""
+        writer = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big"))
+        assert writer is not None, "it was decoded just now"
+        record = read_value(value[HEADER_BYTES:], writer.parsed, self._bound.schema.parsed)
+        return replace(draft, value=self._prefix + write_value(record, self._bound.schema.parsed))
+
+
+def _batch(bound: Bound, drafts: Sequence[Draft]) -> Batch:
+    n = len(drafts)
+    return Batch(
+        spans=(Span(bound.input.name, 0, 0, n, 0, n),),
+        offsets=np.arange(n, dtype=np.int64),
+        arrived_ms=np.array([draft.letter.timestamp_ms for draft in drafts], np.int64),
+        keys=[draft.key for draft in drafts],
+        raw=PackedBytes.pack([draft.value or b"" for draft in drafts]),
+        absent=np.array([draft.value is None for draft in drafts], np.bool_),
+        headers=lambda row: (),
+        columns={},
+        rejected=np.zeros(n, np.uint8),
+        tokens={0: 0},
+    )

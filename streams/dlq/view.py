@@ -1,0 +1,126 @@
+"""Look at a pipeline's dead letters: how many and why, or one of them with everything it says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.avro import read_value
+from schemas.codec import Decoder
+from schemas.columns import PackedBytes
+from schemas.features import Json
+from schemas.json_record import as_it_travels
+from schemas.registry import Registry, open_registry
+from streams.dead_letters import OURS
+from streams.definition.bound import Bound
+from streams.dlq.letters import Choice, place_of, read_letter, read_letters, text_of
+from streams.settings import Settings
+
+
+def list_letters(bound: Bound, settings: Settings, choice: Choice) -> dict[str, Json]:
+    """Count the letters that are in the topic now, by stage and reason, with the place of the first and the last of each.
+
+    Raises:
+        TopicError: there is no dead-letter topic.
+        KafkaDown: the broker does not answer.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], str] = {}
+    last: dict[tuple[str, str], str] = {}
+    for letter in read_letters(bound, settings.kafka):
+        if not choice.takes(letter, bound):
+            continue
+        reason = letter.stage, letter.reason
+        counts[reason] += 1
+        first.setdefault(reason, letter.at)
+        last[reason] = letter.at
+    reasons: list[Json] = [
+        {"stage": stage, "reason": reason, "letters": count, "first": first[stage, reason], "last": last[stage, reason]}
+        for (stage, reason), count in counts.most_common()
+    ]
+    return {"topic": bound.input.dead_letters, "letters": counts.total(), "reasons": reasons}
+
+
+def show_letter(bound: Bound, settings: Settings, at: str) -> dict[str, Json]:
+    """One letter: its headers, its key, and its value as text or as the words that say why there is none.
+
+    Raises:
+        SettingsError: `at` is no place.
+        TopicError: there is no letter.
+        KafkaDown: the broker does not answer.
+    """
+    letter = read_letter(bound, settings.kafka, place_of(at))
+    registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
+    return {
+        "at": f"{bound.input.dead_letters}[{letter.place[0]}]@{letter.place[1]}",
+        "record": str(letter.source) if letter.source else None,
+        "stage": letter.stage,
+        "reason": letter.reason,
+        "message": letter.message,
+        "key": text_of(letter.key),
+        "timestamp": _iso(letter.said.get(OURS + "timestamp_ms")),
+        "value_hex": None if letter.value is None else letter.value.hex(),
+        "value": told_value(bound, registry, letter.value),
+        "context": dict(letter.said),
+        "headers": {name: text_of(text) or "" for name, text in letter.given},
+    }
+
+
+def told_value(bound: Bound, registry: Registry, value: bytes | None) -> Json:
+    """What the value says: the event, or in words why its bytes are none."""
+    if value is None:
+        return "none: the record had no value, or the letter had no room for it"
+    decoder = Decoder(bound.schema, bound.input.framing, registry)
+    if decoder.decode(PackedBytes.pack([value])).rejected[0]:
+        return str(decoder.explain(value).detail)
+    if bound.input.framing == "bare":
+        return _told(read_value(value, as_it_travels(bound.schema)))
+    writer = registry.schema(int.from_bytes(value[1:5], "big")) or bound.schema
+    return _told(read_value(value[5:], as_it_travels(writer)))
+
+
+def _iso(milliseconds: str | None) -> str | None:
+    try:
+        return datetime.fromtimestamp(int(milliseconds or "") / 1_000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return milliseconds
+
+
+def _told(value: Any) -> Json:
+    """What fastavro read, as JSON has it: bytes as text of the characters U+0000 to U+00FF."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, dict):
+        return {key: _told(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    plain: Json = value
+    return plain
+
+
+def list_words(facts: Mapping[str, Any]) -> str:
+    """A line for each reason."""
+    lines = [f"{facts['letters']:,} letters in {facts['topic']}"]
+    lines += [
+        f"{each['letters']:>10,}  {each['stage']:8} {each['reason']:32} {each['first']} .. {each['last']}" for each in facts["reasons"]
+    ]
+    return "\n".join(lines)
+
+
+def show_words(facts: Mapping[str, Any]) -> str:
+    """A letter on a page."""
+    value = facts["value"] if isinstance(facts["value"], str) else json.dumps(facts["value"], indent=2)
+    lines = [
+        f"letter    {facts['at']}",
+        f"record    {facts['record']}, timestamp {facts['timestamp']}",
+        f"refused   by {facts['stage']}: {facts['reason']}",
+        f"because   {facts['message']}",
+        f"key       {facts['key']}",
+        f"value     {value}",
+        *(f"context   {name} = {text}" for name, text in sorted(facts["context"].items())),
+        *(f"header    {name} = {text}" for name, text in sorted(facts["headers"].items())),
+    ]
+    return "\n".join(lines)

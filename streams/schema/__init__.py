@@ -1,0 +1,1 @@
+"""What a schema means to the pipelines that read it, before anything is registered."""

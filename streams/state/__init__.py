@@ -1,0 +1,1 @@
+"""State as files and namespaces: listed, dropped, snapshot and rebuilt."""
