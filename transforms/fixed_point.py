@@ -14,6 +14,8 @@ from schemas.features import Json
 from schemas.rules import Rule, in_range
 
 _EXACT_FLOAT = 1 << 53  # up to here every integer is a float64
+_NEIGHBOURS = 4  # floats that a value may lie away from the one nearest to whole units: what some sums and products leave behind
+_LARGEST_SLIP = 1 / 128  # of a unit: a digit too many is a tenth of one or a hundredth, and is told from a slip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class FixedPoint:
 
     Attributes:
         column: a column of floats or integers.
-        scale: units in 1; a value with more digits than that is refused by `rules`.
+        scale: units in 1; a value with more digits than that is refused by `rules`. One that arithmetic has left a few floats beside a
+            whole number of units (0.1 + 0.2, or 87.7 as 17.54 * 5) is that number; see `keeps`.
         largest: no value may lie farther from zero than this; sums are sized by it.
     """
 
@@ -48,7 +51,7 @@ class FixedPoint:
             lambda columns: self.keeps(columns[self.column]),
             "a whole number" if self.scale == 1 else f"a multiple of 1/{self.scale}",
             (self.column,),
-            definition=["fixed_point", self.column, self.scale],
+            definition=["fixed_point", self.column, self.scale, _NEIGHBOURS],
         )
         return (in_range(self.column, -self.largest, self.largest), whole)
 
@@ -69,14 +72,21 @@ class FixedPoint:
         return np.where(kept, units, 0.0).astype(np.int64)
 
     def keeps(self, column: Column) -> Mask:
-        """Shape (n,): which rows have a value that the scale keeps whole; a float32 is taken as the decimal nearest to it."""
+        """Shape (n,): which rows have a value that the scale keeps whole; a float32 is taken as the decimal nearest to it.
+
+        A value may lie up to four floats of its own type beside the nearest one to its units, as long as that is less than 1/128 of a
+        unit. So every value that is kept has one number of units, `convert` finds it, and one digit too many or two never pass.
+        """
         if isinstance(column, Nullable):
             return self.keeps(column.values) & column.valid
         values = numbers(self.column, column)
         if values.dtype.kind in "iub":
             return np.ones(len(values), np.bool_)
-        units = self.convert(values)
-        return np.asarray((units / self.scale).astype(values.dtype) == values)
+        nearest = (self.convert(values) / self.scale).astype(values.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            slip = _NEIGHBOURS * np.spacing(np.abs(nearest)).astype(np.float64)
+            near = (np.abs(values.astype(np.float64) - nearest) <= slip) & (slip * self.scale < _LARGEST_SLIP)
+        return np.asarray((nearest == values) | near)
 
     def describe(self) -> Json:
         """The definition, for a fingerprint."""

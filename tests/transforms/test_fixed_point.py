@@ -25,9 +25,35 @@ def test_every_amount_in_cents_is_kept_and_counted_exactly(cents: int) -> None:
     assert amount.convert(column).tolist() == [cents]
 
 
-@pytest.mark.parametrize("value", [0.001, 12.345, 1e-300, 50_000.01, -50_000.01, np.inf, -np.inf, np.nan, 1e300, 0.1 + 0.2])
+@pytest.mark.parametrize("value", [0.001, 12.345, 1e-300, 50_000.01, -50_000.01, np.inf, -np.inf, np.nan, 1e300, 0.3001])
 def test_what_is_no_amount_in_cents_is_refused(value: float) -> None:
     assert refused(amount, np.array([value, 1.0])) == [True, False]
+
+
+@given(st.integers(-5_000_000, 5_000_000), st.integers(-4, 4))
+def test_an_amount_that_arithmetic_left_a_few_floats_beside_its_cents_is_those_cents(cents: int, steps: int) -> None:
+    value = np.float64(cents / 100)
+    beside = value + steps * np.spacing(value)
+    assert refused(amount, np.array([beside])) == [abs(float(beside)) > amount.largest]
+    assert amount.convert(np.array([beside])).tolist() == [cents]
+    # Of a cent's tenths, hundredths, and thousandths none is taken for a slip.
+    wrong = np.array([value + part for part in (0.001, 0.0001, 0.00001)])
+    assert refused(amount, wrong) == [True, True, True]
+
+
+@pytest.mark.parametrize(("value", "cents"), [(0.1 + 0.2, 30), (17.54 * 5, 8_770), (1.1 * 3, 330), (1e-17, 0)])
+def test_sums_and_products_of_amounts_are_amounts(value: float, cents: int) -> None:
+    assert value != cents / 100
+    assert refused(amount, np.array([value])) == [cents == 0]
+    assert amount.convert(np.array([value])).tolist() == [cents]
+
+
+def test_where_floats_lie_too_far_apart_for_a_slip_only_the_nearest_is_kept() -> None:
+    large = FixedPoint("amount", 100, 90_000_000_000_000)
+    near = np.float64(70_000_000_000_000.01)
+    assert refused(large, np.array([near, near + np.spacing(near)])) == [False, True]
+    # Four float32 beside 4096.5 are a fifth of a cent.
+    assert refused(amount, np.array([4_096.5, np.nextafter(np.float32(4_096.5), np.float32(5_000))], np.float32)) == [False, True]
 
 
 def test_a_null_is_refused() -> None:
