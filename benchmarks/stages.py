@@ -6,7 +6,8 @@ Customers by the input's key, terminals with labels over a hop, a forest of 100 
   events/s until the last score, and CPU of the process an event;
 - *steady*: a constant rate; an event's latency runs from the moment it was due to be sent to the moment a read_committed reader of
   the output had its score in hand, over both transactions;
-- *apart*: a drain again, each stage in a process of its own: CPU an event by stage.
+- *apart*, *apart, steady*: both again, each stage in a process of its own: CPU an event by stage;
+- *two workers*: a drain by two processes with all stages, which share the partitions.
 
 The answer is asserted: every event scored once, and for some terminals every count of payments and of frauds equal to a slow
 computation over the internal topic, which is the order they are meant in.
@@ -49,13 +50,13 @@ from streams.definition.load import load_bound
 from streams.hop import HopSchema
 from streams.kafka import KafkaError, TopicPartition, plain_consumer, plain_producer
 from streams.local import services as local
+from streams.local.process import choose_port
 from streams.planning.create_topics import create
 from streams.planning.stage import stages
 from streams.settings import KafkaSettings, RedisSettings, Settings
 
 PARTITIONS = 4
 STAGES = ("by-customer", "by-terminal", "labels")
-FIRST_PORT = 18_321
 LATENESS_MS = 2 * DAY_MS  # more than partitions drift apart while a backlog is read
 DELAY_MS = 7 * DAY_MS
 WINDOWS_DAYS = (1, 7, 30)
@@ -114,36 +115,39 @@ def grow(bound: Bound) -> None:
     bound.model_path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
+@dataclass(frozen=True)
+class Running:
+    """A worker's process, the stages it runs, and the port of its pages."""
+
+    names: Sequence[str]
+    port: int
+    process: psutil.Process
+
+    def read(self, stage: str) -> float:
+        """Records a stage has made final here; 0 before the process answers."""
+        try:
+            page = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2).read().decode()
+        except OSError:
+            return 0.0
+        lines = [line for line in page.splitlines() if line.startswith("millrace_records_read_total{") and f'stage="{stage}"' in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
 @contextmanager
-def worker(stand: Stand, names: Sequence[str] = STAGES) -> Iterator[psutil.Process]:
+def worker(stand: Stand, names: Sequence[str] = STAGES, instance: str = "one") -> Iterator[Running]:
     """A process that runs some stages, ended politely."""
-    file = stand.folder / f"{'-'.join(names)}.log"
-    environment = stand.environment | {"MILLRACE_HEALTH__PORT": str(port(names))}
+    file, port = stand.folder / f"{'-'.join(names)}-{instance}.log", choose_port(None)
+    environment = stand.environment | {"MILLRACE_HEALTH__PORT": str(port), "MILLRACE_KAFKA__INSTANCE": instance}
     command = [sys.executable, "-m", "millrace", "run", str(stand.bound.folder / "pipeline.py"), "--stages", ",".join(names)]
     with file.open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        yield psutil.Process(process.pid)
+        yield Running(names, port, psutil.Process(process.pid))
     finally:
         process.terminate()
         if process.wait(30) != 0:
             print(file.read_text()[-3_000:])
             raise SystemExit(f"the worker of {', '.join(names)} ended with {process.returncode}")
-
-
-def port(names: Sequence[str]) -> int:
-    """Where a worker of these stages shows its pages."""
-    return FIRST_PORT + (0 if len(names) > 1 else 1 + STAGES.index(names[0]))
-
-
-def read_by(names: Sequence[str], stage: str) -> float:
-    """Records a stage has made final; 0 before it answers."""
-    try:
-        page = urllib.request.urlopen(f"http://127.0.0.1:{port(names)}/metrics", timeout=2).read().decode()
-    except OSError:
-        return 0.0
-    lines = [line for line in page.splitlines() if line.startswith("millrace_records_read_total{") and f'stage="{stage}"' in line]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def send(stand: Stand, payments: Payments) -> None:
@@ -165,6 +169,14 @@ def send_labels(stand: Stand, payments: Payments, every: int) -> int:
     return len(rows)
 
 
+def backlog(stand: Stand, payments: Payments, labelled: Payments) -> dict[str, int]:
+    """Preload payments, and labels of earlier ones; the records that each stage then has before it."""
+    labels = send_labels(stand, labelled, every=20)
+    send(stand, payments)
+    print(f"draining {len(payments):,} payments and {labels:,} labels")
+    return {"by-customer": len(payments), "labels": labels, "by-terminal": len(payments) + labels}
+
+
 def _send(stand: Stand, topic: str, values: PackedBytes, keys: PackedBytes) -> None:
     producer = plain_producer(stand.settings.kafka)
     for number, (value, key) in enumerate(zip(values, keys, strict=True)):
@@ -174,29 +186,28 @@ def _send(stand: Stand, topic: str, values: PackedBytes, keys: PackedBytes) -> N
     producer.flush()
 
 
-def drain(processes: Mapping[str, tuple[Sequence[str], psutil.Process]], wanted: Mapping[str, int]) -> dict[str, float]:
+def drain(workers: Mapping[str, Running], wanted: Mapping[str, int]) -> dict[str, float]:
     """Wait until every stage has read so many records; events/s, and CPU by process, from the first tenth of the last stage's on."""
     begun: tuple[float, float, dict[str, float]] | None = None
 
     def done(stage: str) -> float:
-        names = next(names for names, _ in processes.values() if stage in names)
-        return read_by(names, stage)
+        return sum(each.read(stage) for each in workers.values() if stage in each.names)
 
     last = wanted["by-terminal"]
     while any(done(stage) < count for stage, count in wanted.items()):
-        for name, (_, process) in processes.items():
-            if process.status() == psutil.STATUS_ZOMBIE:
+        for name, each in workers.items():
+            if each.process.status() == psutil.STATUS_ZOMBIE:
                 raise SystemExit(f"the worker of {name} ended")
         if begun is None and (first := done("by-terminal")) > last / 10:
-            begun = time.monotonic(), first, {name: cpu_seconds(process) for name, (_, process) in processes.items()}
+            begun = time.monotonic(), first, {name: cpu_seconds(each.process) for name, each in workers.items()}
         time.sleep(0.05)
     assert begun is not None
     rows = last - begun[1]
-    used = {f"cpu_us_per_event {name}": (cpu_seconds(p) - begun[2][name]) / rows * 1e6 for name, (_, p) in processes.items()}
+    used = {f"cpu_us_per_event {name}": (cpu_seconds(each.process) - begun[2][name]) / rows * 1e6 for name, each in workers.items()}
     return {"events_per_second": rows / (time.monotonic() - begun[0]), **used}
 
 
-def steady(stand: Stand, process: psutil.Process, payments: Payments, rate: float) -> dict[str, float]:
+def steady(stand: Stand, workers: Sequence[Running], payments: Payments, rate: float) -> dict[str, float]:
     """Feed payments at a constant rate, and time each from when it was due until its score was read."""
     reader = plain_consumer(stand.settings.kafka, "benchmark")
     here = [TopicPartition(stand.bound.output.name, p) for p in range(PARTITIONS)]
@@ -209,7 +220,7 @@ def steady(stand: Stand, process: psutil.Process, payments: Payments, rate: floa
     feeder.start()
     seen: list[bytes] = []
     seen_at: list[float] = []
-    before = cpu_seconds(process)
+    before = sum(cpu_seconds(each.process) for each in workers)
     deadline = begin + len(payments) / rate + 30
     while len(seen) < len(payments) and time.time() < deadline:
         first = reader.poll(0.05)
@@ -218,7 +229,7 @@ def steady(stand: Stand, process: psutil.Process, payments: Payments, rate: floa
         found = [message.value() for message in (first, *reader.consume(10_000, 0)) if message.error() is None]
         seen += [value for value in found if value is not None]
         seen_at += [time.time()] * (len(seen) - len(seen_at))
-    used = cpu_seconds(process) - before
+    used = sum(cpu_seconds(each.process) for each in workers) - before
     feeder.join(10)
     reader.close()
     place = {name: number for number, name in enumerate(payments.payment_id)}
@@ -299,40 +310,44 @@ def read_all(stand: Stand, topic: str) -> list[bytes]:
 def main() -> None:
     """Measure, print and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=30, help="of simulated payments: history, drain, and drain apart, a third each")
+    parser.add_argument("--days", type=int, default=40, help="of simulated payments: history and drains, a like part each")
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=5_000)
     parser.add_argument("--seconds", type=float, default=30)
     wanted = parser.parse_args()
     result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "settings": vars(wanted)}
-    third = wanted.days // 3
+    part_days = wanted.days // 4
     with stand(wanted.customers) as where:
-        parts = [where.simulator.days(turn * third, third) for turn in range(3)]
-        total = sum(map(len, parts))
+        parts = [where.simulator.days(turn * part_days, part_days) for turn in range(4)]
         print(f"history of {len(parts[0]):,} payments")
         send(where, parts[0])
-        with worker(where) as process:
-            drain({"all": (STAGES, process)}, {"by-customer": len(parts[0]), "by-terminal": len(parts[0])})
-        labels = send_labels(where, parts[0], every=20)
-        send(where, parts[1])
-        print(f"draining {len(parts[1]):,} payments and {labels:,} labels")
-        with worker(where) as process:
-            wanted_rows = {"by-customer": len(parts[1]), "labels": labels, "by-terminal": len(parts[1]) + labels}
-            result["drain"] = drain({"all": (STAGES, process)}, wanted_rows)
-            days = int(wanted.rate * wanted.seconds / where.simulator.payments_per_day) + 1
-            later = where.simulator.days(wanted.days, days)
+        with worker(where) as all_stages:
+            drain({"all": all_stages}, {"by-customer": len(parts[0]), "by-terminal": len(parts[0])})
+        steady_days = int(wanted.rate * wanted.seconds / where.simulator.payments_per_day) + 1
+        later = [where.simulator.days(wanted.days + turn * steady_days, steady_days) for turn in range(2)]
+
+        rows = backlog(where, parts[1], parts[0])
+        with worker(where) as first, worker(where, instance="two") as second:
+            result["two workers"] = drain({"one": first, "two": second}, rows)
+
+        rows = backlog(where, parts[2], parts[1])
+        with worker(where) as all_stages:
+            result["drain"] = drain({"all": all_stages}, rows)
             print(f"{wanted.rate:,.0f} events/s")
-            result["steady"] = steady(where, process, later, wanted.rate)
-        send(where, parts[2])
-        print(f"draining {len(parts[2]):,} payments, each stage in a process of its own")
+            result["steady"] = steady(where, [all_stages], later[0], wanted.rate)
+
+        rows = backlog(where, parts[3], parts[2])
+        print("each stage in a process of its own")
         with ExitStack() as stack:
-            processes = {name: ((name,), stack.enter_context(worker(where, (name,)))) for name in STAGES}
-            result["apart"] = drain(processes, {"by-customer": len(parts[2]), "by-terminal": len(parts[2])})
+            apart = {name: stack.enter_context(worker(where, (name,))) for name in STAGES}
+            result["apart"] = drain(apart, rows)
+            print(f"{wanted.rate:,.0f} events/s")
+            result["apart, steady"] = steady(where, list(apart.values()), later[1], wanted.rate)
         result["load_average"] = os.getloadavg()  # of other work, too: a figure under load says little
-        result["counts_compared"] = check_answers(where, total + len(later))
-    for part in ("drain", "steady", "apart"):
+        result["counts_compared"] = check_answers(where, sum(map(len, [*parts, *later])))
+    for part in ("two workers", "drain", "steady", "apart", "apart, steady"):
         for name, value in result[part].items():
-            print(f"  {part:7} {name:32} {value:14,.2f}")
+            print(f"  {part:14} {name:32} {value:14,.2f}")
     print(f"  {result['counts_compared']:,} counts compared with the slow computation, all equal")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"stages-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
