@@ -16,7 +16,7 @@ class ForestScorer:
 
     def __init__(self, card: ModelCard, forest: Forest, preprocessing: Graph | None) -> None:
         self.card = card
-        self._forest = forest
+        self.forest = forest
         self._preprocessing = preprocessing
 
     def score(self, rows: Rows) -> Scores:
@@ -28,4 +28,8 @@ class ForestScorer:
             )
         if not len(rows):
             return np.empty(0, np.float32)
-        return self._forest.score(self._preprocessing(rows) if self._preprocessing else rows)
+        return self.forest.score(self.preprocessed(rows))
+
+    def preprocessed(self, rows: Rows) -> Rows:
+        """The rows as the forest sees them."""
+        return self._preprocessing(rows) if self._preprocessing else rows

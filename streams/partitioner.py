@@ -28,6 +28,19 @@ def misplaced(keys: Sequence[bytes | None], partition: int, partitions: int) -> 
     return len(sample), _elsewhere(sample.data, sample.starts, sample.ends, partition, partitions)
 
 
+def partitions_of(keys: PackedBytes, partitions: int) -> Ints:
+    """Shape (n,): the partition that records of these keys belong to, of so many."""
+    found = np.empty(len(keys), np.int64)
+    _place(keys.data, keys.starts, keys.ends, partitions, found)
+    return found
+
+
+@compiled("void(const uint8[::1], const int64[::1], const int64[::1], int64, int64[::1])", makes_arrays=False)
+def _place(data: Octets, starts: Ints, ends: Ints, partitions: int, found: Ints) -> None:
+    for row in range(len(starts)):
+        found[row] = (_murmur2(data, starts[row], ends[row]) & 0x7FFFFFFF) % partitions
+
+
 @compiled("int64(const uint8[::1], const int64[::1], const int64[::1], int64, int64)", makes_arrays=False)
 def _elsewhere(data: Octets, starts: Ints, ends: Ints, partition: int, partitions: int) -> int:
     found = 0

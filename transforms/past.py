@@ -1,0 +1,104 @@
+"""The past of one key, as its block tells it, and which of it a window holds: for people, and for those who look from outside.
+
+The kernel decides what a feature is; this says the same of a single key in plain numpy, so that the events behind a number can be
+shown. The format is that of `transforms/block.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.columns import Ints
+from schemas.errors import LostBlock
+from transforms.block import HEADER_BYTES, HEADER_WORDS, MAGIC, readable
+from transforms.entity import Entity
+from transforms.kernel import FIRST_VALUE, LABEL_IS_1, POSITIONS, TIMES
+from transforms.slab import record_bytes
+from transforms.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The remembered events of one key, oldest first, ties in the order of the log."""
+
+    identity: str  # the key's id for a person, or its first 32 bytes
+    positions: Ints  # shape (n,): where each stood in the log
+    times: Ints  # shape (n,): event times
+    values: NDArray[np.int64]  # shape (n, values): the entity's values, in their units
+    event_ids: Ints | None = None  # shape (n,): hashes; None = no labels are kept
+    labels: Ints | None = None  # shape (n,): -1 = none yet, else 0 or 1
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The event time of the newest one; None = there is none."""
+        return int(self.times[-1]) if len(self) else None
+
+    def before(self, position: int) -> Past:
+        """What was remembered of the log below a position."""
+        kept = self.positions < position
+        event_ids = None if self.event_ids is None else self.event_ids[kept]
+        labels = None if self.labels is None else self.labels[kept]
+        return Past(self.identity, self.positions[kept], self.times[kept], self.values[kept], event_ids, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The event times a window holds: from `from_ms` to before `to_ms`."""
+
+    from_ms: int
+    to_ms: int
+
+    def members(self, past: Past) -> slice:
+        """Which of a key's events are inside."""
+        first, last = np.searchsorted(past.times, (self.from_ms, self.to_ms))
+        return slice(int(first), int(last))
+
+
+def past_of(block: bytes, entity: Entity) -> Past:
+    """What a block tells; an empty one tells of nothing.
+
+    Raises:
+        LostBlock: it isn't what a worker of this version wrote for such an entity.
+    """
+    width = record_bytes(entity) // 8
+    if not block:
+        nothing = np.empty(0, np.int64)
+        return Past("", nothing, nothing, np.empty((0, len(entity.values)), np.int64))
+    name = f"the block of {entity.name}"
+    if len(block) < HEADER_BYTES or (len(block) - HEADER_BYTES) % (8 * width):
+        raise LostBlock(f"{name} has {len(block)} bytes, wanted {HEADER_BYTES} + a multiple of {8 * width}")
+    head = np.frombuffer(block, np.int64, HEADER_WORDS)
+    identity = readable(block[32:64].rstrip(b"\0"))
+    if head[0] != MAGIC or int(head[1]) & 0xFFFFFFFF != width:
+        raise LostBlock(f"{name} {identity} was written in another format: it begins with {block[:8].hex()}, wanted {_hex(MAGIC)}")
+    records = np.frombuffer(block, np.int64, offset=HEADER_BYTES).reshape(-1, width)
+    if (records[:, POSITIONS] == 0).any():
+        raise LostBlock(f"{name} {identity} has a hole of zeros: it was lost, and written to afterwards")
+    values = records[:, FIRST_VALUE : FIRST_VALUE + len(entity.values)]
+    if not entity.has_labels:
+        return Past(identity, records[:, POSITIONS] - 1, records[:, TIMES], values)
+    told = records[:, -1]
+    labels = np.where(told == 0, -1, np.where(told == LABEL_IS_1, 1, 0))
+    return Past(identity, records[:, POSITIONS] - 1, records[:, TIMES], values, records[:, -2], labels)
+
+
+def edges(window: Window, at_ms: int) -> Edges:
+    """Where a window of an event at a time begins and ends; the time is the one it is evaluated at (`tau` in `transforms/kernel.py`)."""
+    grid = window.grid_ms
+    if grid == 1:
+        to_ms = at_ms - window.delay_ms + 1
+    elif window.delay_ms == 0:
+        to_ms = (at_ms // grid + 1) * grid
+    else:
+        to_ms = (at_ms - window.delay_ms + 1) // grid * grid
+    return Edges(to_ms - window.length_ms, to_ms)
+
+
+def _hex(word: int) -> str:
+    return word.to_bytes(8, "little").hex()
