@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from schemas.errors import FenceLost, MillraceError, RetryLater
 from streams.batch import Batch
+from streams.fault_points import passing
 from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Record, TopicPartition, cause
 from streams.ownership import InFlight, Ownership
 from streams.pack import pack
@@ -144,6 +145,7 @@ class Source:
                         self._serve_the_group()
                     self._in_flight.enter()
                     self._last_records = len(batch)
+                    passing("polled")
                     self._hand_on(batch)
         finally:
             self._drain()

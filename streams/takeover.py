@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from schemas.errors import StateError
+from streams.fault_points import passing
 from streams.kafka import Consumer, KafkaDown, KafkaException, TopicPartition, cause
 from streams.log_reach import shortfall
 from streams.recovery import CommitNote, Declared, Log, OnConflict, Start, repartitioned, where_to_start
@@ -75,6 +76,7 @@ class PartitionTakeover:
         committed, note = self._committed(consumer, here, shard)
         before = self._partitions_before(consumer, partition, note)
         claim = self._claim(shard)
+        passing("claimed")
         if partition in self.damaged:
             log.warning("state_dropped at=%s because a block of it was damaged: it is rebuilt from the log", where)
             self.store.drop(shard)
