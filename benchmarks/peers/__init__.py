@@ -1,0 +1,1 @@
+"""Millrace beside other engines: the same job, events, model and broker, in the same hour (``python -m benchmarks.peers``)."""

@@ -1,0 +1,116 @@
+"""Run peers side by side: ``python -m benchmarks.peers [NAME ...]``.
+
+All run on one broker and one Redis, which are started for it; each is given the same log of payments and the same model. Before every
+row Millrace drains the same payments, so that ratios are of the same minutes. A row's result is written as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.events import Log
+from benchmarks.peers.measure import Interrupted, Job, Measured, run_row
+from benchmarks.peers.model import write_model
+from benchmarks.peers.peer import HERE, Peer, PeerError, Row, choose, find_peers
+from benchmarks.peers.result import RESULTS, as_result, keep, table
+from benchmarks.peers.stand import Stand, stand
+from schemas.errors import MillraceError
+from streams.definition.load import load_bound
+from streams.scored_event import output_schema
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+BESIDE_EVENTS = 200_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the peers, print the table, and return the exit code: 0, 1 = a row is incomplete, 2 = bad input, 130 = interrupted."""
+    wanted = _parser().parse_args(arguments)
+    try:
+        peers = find_peers()
+        rows = choose(peers, wanted.names)
+        if wanted.list:
+            _list(rows, wanted.json)
+            return 0
+        _check(wanted)
+        with stand(_say) as services:
+            return _run(services, rows, next(peer for peer in peers if peer.library == "millrace"), wanted)
+    except (PeerError, MillraceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _run(services: Stand, rows: list[tuple[Peer, Row]], millrace: Peer, wanted: argparse.Namespace) -> int:
+    bound = load_bound(millrace.folder / "pipeline.py")
+    log, model = Log(customers=wanted.customers), services.folder / "model.onnx"
+    _say("growing the forest")
+    write_model(model, log, bound)
+    job = Job(log, model, output_schema(bound), _say)
+    results: list[dict[str, Any]] = []
+    code = 0
+
+    def done(peer: Peer, row: Row, measured: Measured, beside: Measured | None, events: int) -> None:
+        settings = {"customers": log.customers, "history": log.history, "events": events, "seconds": wanted.seconds}
+        results.append(as_result(peer, row, measured, beside, settings))
+        path = keep(results[-1], wanted.results)
+        _say("; ".join([str(path.name), *measured.notes]))
+
+    for peer, row in rows:
+        events = min(row.events, wanted.events or row.events)
+        beside = None
+        try:
+            if peer is not millrace and not wanted.alone:
+                _say("millrace drains")
+                beside = run_row(services, job, millrace, millrace.rows[0], min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS), 0)
+                for note in beside.notes:
+                    _say(f"millrace: {note}")
+            _say(f"{row.name}: {log.history:,} + {events:,} events")
+            measured = run_row(services, job, peer, row, events, wanted.seconds)
+        except Interrupted as stopped:
+            done(peer, row, stopped.measured, beside, events)
+            code = INTERRUPTED
+            break
+        done(peer, row, measured, beside, events)
+        code = code or (0 if measured.complete else FAILED)
+    print(json.dumps(results, indent=2) if wanted.json else table(results))
+    return code
+
+
+def _check(wanted: argparse.Namespace) -> None:
+    if wanted.events is not None and wanted.events < 1_000:
+        raise PeerError(f"--events {wanted.events}: wanted 1,000 at least")
+    if wanted.seconds and wanted.seconds < 3:
+        raise PeerError(f"--seconds {wanted.seconds:g}: wanted 3 at least, or 0 for no open loops")
+    if not 10 <= wanted.customers <= 1_000_000:
+        raise PeerError(f"--customers {wanted.customers}: wanted 10 to 1,000,000")
+
+
+def _list(rows: list[tuple[Peer, Row]], as_json: bool) -> None:
+    facts = [{"name": r.name, "peer": p.name, "version": p.version, "guarantee": r.guarantee, "how": r.how} for p, r in rows]
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(f"{f['name']:32} {f['peer']} {f['version']}: {f['how']}" for f in facts))
+
+
+def _say(words: str) -> None:
+    print(f"  {words}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="Run peers of Millrace side by side.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows, or folders of peers; all if none is given")
+    parser.add_argument("--events", type=int, help="most events to drain after the history (default: what each row says)")
+    parser.add_argument("--seconds", type=float, default=15, help="of each open loop; 0 = drain only")
+    parser.add_argument("--customers", type=int, default=1_000, help="each brings 60 payments of history")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help=f"folder for the results (default: {RESULTS.relative_to(HERE.parents[1])})"
+    )
+    parser.add_argument("--alone", action="store_true", help="without Millrace's drain before each row")
+    parser.add_argument("--list", action="store_true", help="say which rows there are")
+    parser.add_argument("--json", action="store_true", help="print results as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
