@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from schemas.avro import AvroSchema, load_schema
 from schemas.errors import RetryLater, SchemaError, SettingsError
@@ -150,8 +151,8 @@ class ConfluentRegistry:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self._client = _client(url, dict(options or {}))
-        self._place = re.sub(r"//[^/@]*@", "//", url)  # shown in messages: without a password
+        self._place, user_info = _without_secrets(url)  # shown in messages, ours and the client's
+        self._client = _client(self._place, {**user_info, **(options or {})})
         self._known: dict[int, AvroSchema] = {}
         self._warnings = _Warnings()
 
@@ -237,6 +238,19 @@ def open_registry(place: str | Path, options: Mapping[str, Any] | None = None) -
     if isinstance(place, str) and "://" in place:
         return ConfluentRegistry(place, options)
     return FileRegistry(place)
+
+
+def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
+    """An address, and the client's setting that says what it said of a user; of several addresses, what the first one said."""
+    user_info: dict[str, str] = {}
+    bare = []
+    for each in re.split(r",\s*(?=https?://)", url):
+        scheme, _, rest = each.partition("://")
+        who, at, where = rest.rpartition("@")
+        bare.append(f"{scheme}://{where}")
+        if at and ":" in who and len(bare) == 1:
+            user_info = {"basic.auth.user.info": unquote(who)}
+    return ",".join(bare), user_info
 
 
 def _client(url: str, options: dict[str, Any]) -> Any:

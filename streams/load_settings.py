@@ -103,7 +103,10 @@ class _Found:
             try:
                 direct = Path(by_file).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{'.'.join(path)}: {variable}_FILE names {by_file}, which can't be read: {error}") from error
+                # What is no path may be the secret itself, put into the wrong variable.
+                named = by_file if by_file.startswith("/") else "what"
+                why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                raise SettingsError(f"{'.'.join(path)}: {variable}_FILE names {named}, which can't be read: {why}") from error
         if direct:
             self.add(path, direct, f"environment {variable}{'_FILE' if by_file else ''}")
 
@@ -161,12 +164,20 @@ def _read(file: Path) -> Mapping[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"settings file {file} is no TOML: {error}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"settings file {file} is no YAML: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"settings file {file} is no YAML: {_yaml_words(error)}") from None  # its own words quote the line
     if tree is None:
         return {}
     if not isinstance(tree, Mapping):
         raise SettingsError(f"settings file {file}: wanted sections ({', '.join(Settings.model_fields)}), found {type(tree).__name__}")
     return tree
+
+
+def _yaml_words(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text that stands there."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it has characters that no YAML has"
+    problem = re.sub(r"\s*['\"](?!<[a-z ]+>').*", "", error.problem or "", flags=re.DOTALL)  # what it quotes stands in the file
+    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {problem}"
 
 
 def _line(error: dict[str, Any], found: _Found) -> str:

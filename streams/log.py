@@ -59,7 +59,7 @@ def write_log(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # What the libraries below find worth saying is rarely worth an operator's time.
-    for name in ("faust", "mode", "aiohttp", "asyncio", "numba", "librdkafka"):
+    for name in ("faust", "mode", "aiohttp", "asyncio", "numba", "librdkafka", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in ("librdkafka", "streams.kafka"):
         logging.getLogger(name).filters[:] = [Seldom()]

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from streams.address import ESCAPES, is_redis, is_registry
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ClientKey = str | int | float | bool | SecretStr
 
-_SECRET_KEY = re.compile(r"password|secret|user\.info|\.pem$|jaas|token$")
+_SECRET_KEY = re.compile(r"password|passphrase|secret|user\.info|\.pem$|jaas|token$|oauthbearer\.config|kinit|proxy")
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 # What our guarantees rest on, and the setting that is meant instead.
@@ -126,8 +128,8 @@ class RedisSettings(Section):
     @field_validator("url")
     @classmethod
     def _scheme(cls, value: SecretStr) -> SecretStr:
-        if not re.match(r"(rediss?(\+cluster)?|unix)://.", value.get_secret_value()):
-            raise ValueError("wanted redis://host:port/db, rediss://..., redis+cluster://host:port,host:port or unix://path")
+        if not is_redis(value.get_secret_value()):
+            raise ValueError(f"wanted redis://host:port/db, rediss://..., redis+cluster://host:port,host:port or unix:///path; {ESCAPES}")
         return value
 
 
@@ -144,8 +146,8 @@ class RegistrySettings(Section):
     @field_validator("url")
     @classmethod
     def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"(https?|mock)://", value.get_secret_value()):
-            raise ValueError("wanted http://, https:// or mock://; a folder goes into registry.folder")
+        if value is not None and not is_registry(value.get_secret_value()):
+            raise ValueError(f"wanted http://host:port, https:// or mock://; a folder goes into registry.folder; {ESCAPES}")
         return value
 
     @field_validator("client", mode="before")
