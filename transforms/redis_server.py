@@ -26,23 +26,24 @@ class ServerFacts:
     warnings: tuple[str, ...]
 
 
-def ask_server(wire: Wire, address: str, probe: bytes | None = None) -> ServerFacts:
+def ask_server(wire: Wire, address: str, probe: bytes, in_cluster: bool = False) -> ServerFacts:
     """Ask a server for its facts, and judge them.
 
     Args:
         wire: a connection to it.
         address: for errors.
-        probe: of a cluster's node: a key it keeps.
+        probe: a key that could be ours; of a cluster's node, one it keeps.
+        in_cluster: it is asked as a cluster's node.
 
     Raises:
         SettingsError: it may throw state away, is too old, or lacks what the fence is made of.
         StoreDown: it does not answer, refuses us, or takes no writes.
     """
     info = _info(wire)
-    _refuse(info, address, probe is not None)
+    _refuse(info, address, in_cluster)
     if info.get("role") == "slave":
         raise wire.refused("it is a replica, which takes no writes", "keep state")
-    _probe(wire, address, probe or b"{millrace}o")
+    _probe(wire, address, probe)
     snapshots = _saves(wire)
     appends = info.get("aof_enabled") == "1"
     warnings = []

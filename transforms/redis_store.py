@@ -66,17 +66,17 @@ class RedisStore:
             StoreDown: it can't be reached, or refuses us.
         """
         if self._cluster is None:
-            return self._check(None, None)
+            return self._check(None, shard_key(self._namespace, "probe"))
         masters = self._cluster.masters()
         served = sum(len(slots) for master in masters for slots in master.slots)
         if served < SLOTS:
             raise StoreDown(f"{self._address}: {SLOTS - served} of {SLOTS} slots are no node's")
         return together(self._address, [self._check(master.address, master.key("millrace")) for master in masters])
 
-    def _check(self, node: Address | None, probe: bytes | None) -> ServerFacts:
+    def _check(self, node: Address | None, probe: bytes) -> ServerFacts:
         wire = self._open("check", node)
         try:
-            return ask_server(wire, f"redis at {node}" if node else self._address, probe)
+            return ask_server(wire, f"redis at {node}" if node else self._address, probe, node is not None)
         finally:
             wire.close()
 
