@@ -15,10 +15,12 @@ import numpy as np
 
 from schemas.avro import AvroSchema, load_schema
 from schemas.columns import Column, Constant, Ints, Nullable
+from schemas.constraints import Constraints
 from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
 from schemas.reject import MOST_RULES
 from schemas.rules import Rule
+from streams.definition.bound_constraints import bind_constraints, refuse_absent, rules_of, with_defaults
 from streams.definition.event_columns import EventColumn, event_columns
 from streams.definition.implicit_rules import implicit_rules, label_rules
 from streams.definition.pipeline import Model, Pipeline, Topic, repeated
@@ -101,9 +103,10 @@ class Bound:
         schema: of the input's values.
         columns: of an event, by name.
         event_time: which of them is its time.
-        rules: implicit ones first, then the user's; the order gives the reject codes.
+        rules: implicit ones first, then the user's, then those of the constraints; the order gives the reject codes.
         features: what the model is given, in order.
         labels: what became of events; None = nobody says.
+        constraints: beside the input's schema, in the input's environment; None = there are none.
     """
 
     pipeline: Pipeline
@@ -114,6 +117,7 @@ class Bound:
     rules: tuple[Rule, ...]
     features: FeatureSet
     labels: BoundLabels | None = None
+    constraints: Constraints | None = None
 
     @property
     def name(self) -> str:
@@ -240,10 +244,12 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
         folder: where its relative paths start.
 
     Raises:
-        SchemaError: the schema file is missing or broken.
+        SchemaError: the schema file or its constraints are missing or broken.
         DefinitionError: the pipeline names what is not there, or uses a column for what it can't be.
     """
-    schema = load_schema(folder / _given(pipeline.input.schema))
+    constraints = bind_constraints(pipeline.input, folder)
+    refuse_absent(pipeline, constraints)
+    schema = with_defaults(load_schema(folder / _given(pipeline.input.schema)), constraints)
     columns = event_columns(schema)
     check = _Names(pipeline, columns, pipeline.input)
     event_time = check.event_time()
@@ -255,12 +261,13 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     labels = bind_labels(pipeline, folder, columns)
     features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
     rules = (*implicit_rules(pipeline, columns, event_time.column), *pipeline.rules)
+    rules = (*rules, *rules_of(pipeline.input, schema, constraints, event_time.column, rules))
     twice = repeated(rule.name for rule in rules)
     if twice:
         raise DefinitionError(f"pipeline {pipeline.name!r}: two rules are named {twice!r}; rename yours")
     if len(rules) > MOST_RULES:
         raise DefinitionError(f"pipeline {pipeline.name!r}: {len(rules)} rules with the implicit ones, wanted {MOST_RULES} at most")
-    return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels)
+    return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels, constraints)
 
 
 def describe_labels(labels: BoundLabels) -> dict[str, Json]:

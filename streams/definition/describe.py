@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.constraints_rules import is_constraint
 from schemas.features import Json
 from streams.definition.bound import Bound, describe_labels
 from transforms.entity import Entity
@@ -10,7 +11,8 @@ from transforms.entity import Entity
 def describe(bound: Bound) -> dict[str, Json]:
     """Every definition of a pipeline, with names resolved, implicit rules written out, and the fingerprints."""
     rules: list[Json] = []
-    implicit = len(bound.rules) - len(bound.pipeline.rules)
+    constrained = 0 if bound.constraints is None else sum(is_constraint(rule) for rule in bound.rules)
+    implicit = len(bound.rules) - len(bound.pipeline.rules) - constrained
     for number, rule in enumerate(bound.rules):
         rules.append({"name": rule.name, "implicit": number < implicit, "rule": rule.describe()})
     features: list[Json] = [{"name": f.name, "unit": f.unit, "definition": dict(f.definition)} for f in bound.features.features]
@@ -29,6 +31,7 @@ def describe(bound: Bound) -> dict[str, Json]:
             "event_time": {"column": bound.event_time.column, "units_per_ms": bound.event_time.units_per_ms},
             "columns": {name: str(column) for name, column in bound.columns.items()},
         },
+        "constraints": None if bound.constraints is None else bound.constraints.describe(),
         "labels": None if bound.labels is None else {"topic": bound.labels.topic.name, **describe_labels(bound.labels)},
         "rules": rules,
         "derived": [derived.describe() for derived in bound.pipeline.derived],

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from schemas.environment import NAME, SERVING, refuse_training
 from schemas.errors import DefinitionError
 from schemas.rules import Rule
 from streams.suggestion import did_you_mean
@@ -37,6 +38,9 @@ class Topic:
         framing: ``confluent`` = a magic byte and the schema's id before the Avro bytes; ``bare`` = nothing before them.
         partitions: how many it has, if the definition is to say so: the plan follows from it where no broker is asked, and a topic
             of another count is refused. None = as it is made.
+        constraints: path of the constraints of its values, relative to the pipeline file; None = those beside the schema, if there are
+            any (``<topic>.constraints.yaml``).
+        environment: which of the constraints' environments its records are of.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Topic:
     event_id: str | None = None
     framing: Framing = "confluent"
     partitions: int | None = None
+    constraints: str | None = None
+    environment: str = SERVING
 
     def __post_init__(self) -> None:
         if not _is_like(_TOPIC_NAME, self.name) or self.name in (".", ".."):
@@ -54,6 +60,9 @@ class Topic:
             raise DefinitionError(f"topic {self.name!r}: framing {self.framing!r}, wanted 'confluent' or 'bare'")
         if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST_PARTITIONS):
             raise DefinitionError(f"topic {self.name!r}: partitions {self.partitions!r}, wanted 1 to {MOST_PARTITIONS}")
+        if not isinstance(self.environment, str) or not NAME.fullmatch(self.environment):
+            raise DefinitionError(f"topic {self.name!r}: environment {self.environment!r}, wanted a word such as {SERVING}")
+        refuse_training(self.environment, f"topic {self.name!r}")
 
     @property
     def dead_letters(self) -> str:
@@ -87,6 +96,8 @@ class Labels:
         if not isinstance(self.topic, Topic):
             raise DefinitionError(f"labels: their topic should be a Topic, not {self.topic!r}")
         _check_input("labels", self.topic)
+        if self.topic.constraints is not None:
+            raise DefinitionError(f"labels {self.topic.name!r}: constraints={self.topic.constraints!r}, and constraints are for events")
         for role in ("value", "time"):
             name = getattr(self, role)
             if (name is not None or role == "value") and (not isinstance(name, str) or not name):
