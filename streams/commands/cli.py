@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import MillraceError, Refused, RetryLater
-from streams.commands import dlq, features, schema, state
+from streams.commands import bench, dlq, features, schema, state
 from streams.commands.common import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
 
 DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The topics a pipeline needs.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+app.add_typer(bench.app, name="bench")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(features.app, name="features")
 app.add_typer(schema.app, name="schema")
