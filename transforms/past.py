@@ -100,5 +100,20 @@ def edges(window: Window, at_ms: int) -> Edges:
     return Edges(to_ms - window.length_ms, to_ms)
 
 
+def evaluated_at(entity: Entity, newest_ms: int | None, event_ms: int, arrived_ms: int) -> int:
+    """The time an event is looked at from: its own, or the oldest still admitted if it is too late or not believed.
+
+    Args:
+        entity: whose windows.
+        newest_ms: what its key remembers as the newest; None = nothing.
+        event_ms: when it happened.
+        arrived_ms: when the broker took it in.
+    """
+    newest_ms = event_ms if newest_ms is None else newest_ms
+    guard = entity.guard
+    believed = guard is None or arrived_ms - guard.oldest_ms <= event_ms <= arrived_ms + guard.ahead_ms
+    return event_ms if believed and event_ms >= newest_ms - entity.lateness_ms else newest_ms - entity.lateness_ms
+
+
 def _hex(word: int) -> str:
     return word.to_bytes(8, "little").hex()
