@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); wanted Python 3.11 or newer" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); } || { \
 		echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,local,features,dev,bench]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,local,features,checks,dev,bench]'
 	@touch $@
 
 .PHONY: demo
