@@ -30,7 +30,7 @@ def _timeline(entity: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     scale = (WIDTH - LEFT - RIGHT) / max(last_ms - first_ms, 1)
 
     def x(time_ms: int) -> float:
-        return round(LEFT + (time_ms - first_ms) * scale, 2)
+        return float(round(LEFT + (time_ms - first_ms) * scale, 2))
 
     shown = list(events.values())[-MOST_STEMS:]
     value = next((name for name in (shown[0] if shown else {}) if name not in _PLACE), None)

@@ -210,11 +210,7 @@ class Remake:
     def _snapshot(self, stage: Stage, at: Address, span: Log) -> Snapshot:
         """The newest one that is whole at the record and joins the log."""
         facts = topic_facts(admin(self.settings.kafka), (stage.input.name,))[stage.input.name]
-        fit = [
-            each
-            for each in self.snapshots
-            if int(each.note["complete_at"]) <= at.offset and each.position >= span.start  # type: ignore[call-overload]
-        ]
+        fit = [each for each in self.snapshots if int(each.note["complete_at"]) <= at.offset and each.position >= span.start]
         if not fit:
             found = ", ".join(f"{each.file.name} at {each.note['position']}..{each.note['complete_at']}" for each in self.snapshots)
             raise StateError(
@@ -288,12 +284,16 @@ class Remake:
         topic, decoder = hop.stage.input.name, hop.decoder()
         for records in self.log.records(topic, partition, first, end):
             values = PackedBytes.pack([record.value() or b"" for record in records])
-            rows = hop.decode(decoder, values, lambda row, records=records: f"{topic}[{partition}]@{records[row].offset()}")
+            rows = hop.decode(decoder, values, partial(_place, topic, partition, records))
             ours = (rows.rejected == 0) & ~rows.is_label
             ours &= (rows.origins.partitions == source.partition) & (rows.origins.offsets == source.offset)
             for row in np.flatnonzero(ours).tolist():
                 return Address(topic, partition, records[row].offset())
         return None
+
+
+def _place(topic: str, partition: int, records: Sequence[Record], row: int) -> str:
+    return f"{topic}[{partition}]@{records[row].offset()}"
 
 
 def _hash(entity: Entity, columns: Columns) -> Hash | None:

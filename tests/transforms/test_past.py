@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.columns import PackedBytes
+from schemas.columns import Columns, PackedBytes
 from schemas.errors import LostBlock
 from transforms.aggregate import Count, LabelCount, Last, Sum
 from transforms.entity import Entity, Guard
@@ -43,7 +43,7 @@ def test_the_members_shown_are_those_the_kernel_counted(times: list[int], spans:
     store.claim("0", {})
     state = ShardState("0", (entity,), store, "t", 100)
     for position, time in enumerate(times):
-        columns = {"key": PackedBytes.pack([b"a"]), "t": np.array([time]), "amount": np.array([float(position)])}
+        columns: Columns = {"key": PackedBytes.pack([b"a"]), "t": np.array([time]), "amount": np.array([float(position)])}
         before = past_of(store.read("0", "e", KEY)[0], entity)
         assert (before.positions < position).all()
         done = state.advance(columns, np.ones(1, np.bool_), np.array([position]), np.array([30]))
@@ -61,7 +61,7 @@ def test_a_block_tells_labels_and_events_and_can_be_cut_at_a_position() -> None:
     store = MemoryStore()
     store.claim("0", {})
     state = ShardState("0", (entity,), store, "t", 100)
-    columns = {"key": PackedBytes.pack([b"a"] * 4), "t": np.array([1, 2, 3, 2]), "amount": np.array([1.5, 2.5, 3.5, 0.0])}
+    columns: Columns = {"key": PackedBytes.pack([b"a"] * 4), "t": np.array([1, 2, 3, 2]), "amount": np.array([1.5, 2.5, 3.5, 0.0])}
     labels = LabelRows(np.array([False, False, False, True]), np.array([0, 0, 0, 1]), np.array([11, 12, 13, 12]))
     done = state.advance(columns, np.ones(4, np.bool_), np.arange(4), labels=labels)
     store.write("0", done.writes, 4)
