@@ -53,6 +53,11 @@ def compare(rows: Transactions, outcome: Outcome, as_published: bool) -> dict[st
     }
 
 
+def expected_features(rows: Transactions) -> Floats:
+    """Shape (n, 15): all features by their published definitions."""
+    return np.column_stack((_of_the_event(rows), customer_features(rows), terminal_features(rows)))
+
+
 def _of_the_event(rows: Transactions) -> Floats:
     weekend = (rows.time_ms // DAY_MS + 3) % 7 >= 5
     night = rows.time_ms % DAY_MS // 3_600_000 <= 6

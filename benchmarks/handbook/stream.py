@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from benchmarks.handbook.definition import LogRow
+from benchmarks.handbook.reader import NoProgress, Reader
 from benchmarks.handbook.transactions import LABEL_DELAY_DAYS, Transactions
+from benchmarks.handbook.worker_process import logs_in, start_worker, stop_workers
 from inference.model_card import ModelCard, write_card
 from schemas.avro import AvroSchema
 from schemas.codec import Encoder
@@ -30,8 +30,7 @@ from streams.definition.bound import Bound
 from streams.definition.load import load_bound
 from streams.definition.pipeline import Topic
 from streams.hop import HopSchema
-from streams.kafka import KafkaError, Message, Producer, TopicPartition, plain_consumer, plain_producer
-from streams.local.process import choose_port
+from streams.kafka import Producer, plain_producer
 from streams.planning.create_topics import create
 from streams.planning.stage import stages
 from streams.scored_event import output_schema
@@ -39,11 +38,6 @@ from streams.settings import KafkaSettings, RedisSettings, Settings
 
 HERE = Path(__file__).parent
 HEADER_BYTES = 5  # of Confluent's framing
-PATIENCE_SECONDS = 120.0  # without any progress
-
-
-class NoProgress(Exception):
-    """What was waited for did not come."""
 
 
 @dataclass(frozen=True)
@@ -66,61 +60,6 @@ class Outcome:
 
 
 @dataclass
-class _Reader:
-    """Collects the values of a topic's records, by partition, as a read_committed reader sees them."""
-
-    settings: Settings
-    topic: str
-    partitions: int
-    values: dict[int, list[bytes]] = field(default_factory=dict)
-    ended_at: dict[int, int] = field(default_factory=dict)  # where each partition ended when that was last seen
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self._consumer = plain_consumer(self.settings.kafka, "handbook-reader")
-        self._consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(self.partitions)])
-        self.values = {partition: [] for partition in range(self.partitions)}
-
-    def read(self, seconds: float) -> None:
-        """Take what is there, waiting so long for the first of it."""
-        first: Message | None = self._consumer.poll(seconds)
-        if first is None:
-            return
-        for message in (first, *self._consumer.consume(20_000, 0)):
-            error, value, partition, offset = message.error(), message.value(), message.partition(), message.offset()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
-                self.ended_at[partition] = offset
-            elif error is None and value is not None and partition is not None:
-                self.values[partition].append(value)
-                self.count += 1
-
-    def read_to_the_end(self) -> None:
-        """Read until nothing is left in any partition."""
-        for partition in range(self.partitions):
-            end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10.0)[1]
-            while self.ended_at.get(partition, -1) < end:
-                self.read(0.1)
-
-    def await_count(self, wanted: int, workers: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Read until there are so many records.
-
-        Raises:
-            NoProgress: a worker ended, or nothing came for long.
-        """
-        deadline, before = time.monotonic() + PATIENCE_SECONDS, self.count
-        while self.count < wanted:
-            self.read(0.02)
-            if self.count > before:
-                deadline, before = time.monotonic() + PATIENCE_SECONDS, self.count
-            if time.monotonic() > deadline or any(worker.poll() is not None for worker in workers):
-                codes = [worker.poll() for worker in workers]
-                raise NoProgress(f"{self.count} of {wanted} records on {self.topic}; exit codes of the workers: {codes}")
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-@dataclass
 class Run:
     """Pipeline, topics and workers of one run.
 
@@ -128,15 +67,19 @@ class Run:
         folder: gets the pipeline's files, the model and the workers' logs.
         bootstrap_servers, redis_url: where the services are.
         partitions: of every topic.
+        name: of the pipeline, if it is to be told from others that read the same topics.
     """
 
     folder: Path
     bootstrap_servers: str
     redis_url: str
     partitions: int
+    name: str | None = None
 
     def __post_init__(self) -> None:
         shutil.copytree(HERE, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "models"))
+        if self.name is not None:
+            _rename(self.folder / "pipeline.py", self.name)
         self.bound: Bound = load_bound(self.folder / "pipeline.py")
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
         self.settings = Settings(kafka=kafka, redis=RedisSettings(url=self.redis_url))  # type: ignore[arg-type]
@@ -158,18 +101,18 @@ class Run:
         """
         hop_topic = next(stage.input.name for stage in self.stages if stage.counts_labels)
         with self._workers(workers) as running, self._explained():
-            hop, out = (_Reader(self.settings, topic, self.partitions) for topic in (hop_topic, self.bound.output.name))
-            letters = _Reader(self.settings, f"{self.bound.input.name}.dlq", self.partitions)
-            label_letters = _Reader(self.settings, f"{_labels(self.bound).name}.dlq", self.partitions)
+            hop, out = (Reader(self.settings, topic, self.partitions) for topic in (hop_topic, self.bound.output.name))
+            letters = Reader(self.settings, f"{self.bound.input.name}.dlq", self.partitions)
+            label_letters = Reader(self.settings, f"{_labels(self.bound).name}.dlq", self.partitions)
             began = time.monotonic()
-            for number, (topic, columns) in enumerate(days := list(self._days(rows))):
-                self._send(topic, columns)
+            for number, (topic, columns) in enumerate(days := list(days_of(self.bound, rows, all_days(rows)))):
+                self.send(topic, columns)
                 if lock_step:
                     hop.await_count(sum(len(each["transaction_id"]) for _, each in days[: number + 1]), running)
                 if kill and number == len(days) // 2:
                     running[-1].kill()
                     running[-1].wait()
-                    running[-1] = self._worker(f"{workers}")
+                    running[-1] = self._worker(str(workers))
             out.await_count(len(rows), running)
             seconds = time.monotonic() - began
             hop.await_count(2 * len(rows), running)
@@ -180,17 +123,8 @@ class Run:
         log = list(self._log(value for part in hop.values.values() for value in part))
         return Outcome(scored, log, letters.count, label_letters.count, seconds)
 
-    def _days(self, rows: Transactions) -> Iterator[tuple[Topic, Columns]]:
-        """What is sent, in its order: each day first the labels that are known by then, all of them in the end."""
-        day = rows.day
-        for now in range(int(day[-1]) + LABEL_DELAY_DAYS + 1):
-            known, happening = np.flatnonzero(day == now - LABEL_DELAY_DAYS), np.flatnonzero(day == now)
-            if len(known):
-                yield _labels(self.bound), rows.label_columns(known)
-            if len(happening):
-                yield self.bound.input, rows.columns(happening)
-
-    def _send(self, topic: Topic, columns: Columns) -> None:
+    def send(self, topic: Topic, columns: Columns) -> None:
+        """Send records, and wait until the broker has them."""
         schema = AvroSchema.parse((HERE / (topic.schema or "")).read_text(), topic.name)
         encoder = Encoder(schema, "confluent", int(Path(topic.schema or "").name.split("-", 1)[0]))
         producer = self._producer
@@ -211,11 +145,7 @@ class Run:
         running = [self._worker(str(number)) for number in range(count)]
         try:
             yield running
-            for worker in running:
-                worker.send_signal(signal.SIGTERM)
-            codes = [worker.wait(30) for worker in running]
-            if any(codes):
-                raise NoProgress(f"workers ended with {codes}\n{self._logs()}")
+            stop_workers(running)
         finally:
             for worker in running:
                 if worker.poll() is None:
@@ -227,24 +157,10 @@ class Run:
         try:
             yield
         except NoProgress as error:
-            raise NoProgress(f"{error}\n{self._logs()}") from None
-
-    def _logs(self) -> str:
-        return "\n".join(f"{file.name}: {file.read_text(errors='replace')[-3_000:]}" for file in sorted(self.folder.glob("worker-*.log")))
+            raise NoProgress(f"{error}\n{logs_in(self.folder)}") from None
 
     def _worker(self, instance: str) -> subprocess.Popen[bytes]:
-        variables = {
-            "MILLRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            "MILLRACE_KAFKA__INSTANCE": f"handbook-{os.getpid()}-{instance}",
-            "MILLRACE_KAFKA__START": "earliest",
-            "MILLRACE_KAFKA__SESSION_TIMEOUT_MS": "3000",
-            "MILLRACE_REDIS__URL": self.redis_url,
-            "MILLRACE_HEALTH__PORT": str(choose_port(None)),
-            "PYTHONPATH": str(HERE.parents[1]),
-        }
-        command = [sys.executable, "-m", "millrace", "run", str(self.folder / "pipeline.py")]
-        with (self.folder / f"worker-{instance}.log").open("wb") as log:
-            return subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=self.folder)
+        return start_worker(self.folder, f"handbook-{os.getpid()}-{instance}", self.bootstrap_servers, self.redis_url)
 
     def _scored(self, values: Iterable[bytes]) -> Scored:
         definition: Any = output_schema(self.bound).definition
@@ -265,6 +181,31 @@ class Run:
             label = row["label"] if row["kind"] == "label" else None
             time_ms = round(row["event_time"].timestamp() * 1_000)
             yield LogRow(int(row["keys"]["terminal_id"]), int(row["event_id"]), time_ms, label)
+
+
+def all_days(rows: Transactions) -> range:
+    """From the first day to the one on which the last day's labels are known."""
+    return range(int(rows.day[0]), int(rows.day[-1]) + LABEL_DELAY_DAYS + 1)
+
+
+def days_of(bound: Bound, rows: Transactions, days: range) -> Iterator[tuple[Topic, Columns]]:
+    """What is sent on some days, in its order: each day first the labels that are known by then."""
+    day = rows.day
+    for now in days:
+        known, happening = np.flatnonzero(day == now - LABEL_DELAY_DAYS), np.flatnonzero(day == now)
+        if len(known):
+            yield _labels(bound), rows.label_columns(known)
+        if len(happening):
+            yield bound.input, rows.columns(happening)
+
+
+def _rename(file: Path, name: str) -> None:
+    """Another name for the pipeline, and an output of its own."""
+    text = file.read_text()
+    for old, new in (('Pipeline(\n    "handbook"', f'Pipeline(\n    "{name}"'), ('"handbook.scored"', f'"{name}.scored"')):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
 
 
 def _labels(bound: Bound) -> Topic:

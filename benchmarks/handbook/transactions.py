@@ -55,9 +55,10 @@ class Transactions:
         }
 
 
-def published(file: Path, days: int = 10_000, every: int = 1) -> Transactions:
-    """The handbook's transactions, from its Parquet file: of the first days, at every so many-th terminal."""
-    table = pl.read_parquet(file).filter((pl.col("TX_TIME_DAYS") < days) & (pl.col("TERMINAL_ID") % every == 0)).sort("TRANSACTION_ID")
+def published(file: Path, days: int = 10_000, every: int = 1, first_day: int = 0) -> Transactions:
+    """The handbook's transactions, from its Parquet file: from `first_day` to before `days`, at every so many-th terminal."""
+    within = pl.col("TX_TIME_DAYS").is_between(first_day, days, closed="left") & (pl.col("TERMINAL_ID") % every == 0)
+    table = pl.read_parquet(file).filter(within).sort("TRANSACTION_ID")
 
     def column(name: str) -> Ints:
         return table[name].to_numpy().astype(np.int64)

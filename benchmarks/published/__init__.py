@@ -1,0 +1,1 @@
+"""The numbers the card-fraud handbook prints, made again through the stream."""
