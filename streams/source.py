@@ -270,8 +270,9 @@ class Source:
             raise repartitioned(self._topic, self._partitions, len(known.partitions))
 
     def _read_error(self, error: KafkaError, partition: int) -> None:
-        if error.fatal():
-            raise KafkaException(error)
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            # The client says so once, and is no member any more: the group has our name for somebody else, or for our last life.
+            raise KafkaDown(f"{self._topic}: the client has given up: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
             # The records we were to read next are gone: taking over again says so, and refuses.
             token = self._ownership.tokens().get(partition)
