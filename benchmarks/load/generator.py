@@ -32,7 +32,8 @@ from streams.definition.load import load_bound
 from streams.kafka import KafkaError, Producer, plain_producer
 from streams.settings import KafkaSettings
 
-TICK_SECONDS = 0.002
+TICK_SECONDS = 0.001
+LONGEST_SLEEP_SECONDS = 0.05  # so that an end is heard of
 AHEAD = 2  # pieces of a block that are made before they are due
 START_SECONDS = 120.0
 FLUSH_SECONDS = 30.0
@@ -291,7 +292,7 @@ class _Sending:
                         return True
                 elif not self._fill(AHEAD, at_most=1):
                     self._maker.producer.poll(0)
-                    time.sleep(min(TICK_SECONDS, max(float(due[at]) - now, 0.0)))
+                    time.sleep(min(max(float(due[at]) - now, TICK_SECONDS), LONGEST_SLEEP_SECONDS))
             self._ready.popleft()
         return False
 

@@ -22,7 +22,7 @@ from benchmarks.load.events import Events, Traffic
 from benchmarks.load.generator import Generators, Source
 from benchmarks.load.reader import WrongAnswer
 from benchmarks.load.results import RESULTS, circumstances, keep
-from benchmarks.load.session import Interrupted, Session
+from benchmarks.load.session import LEAD_IN_SECONDS, Interrupted, Session
 from benchmarks.load.shape import Shape, Word
 from benchmarks.load.stand import Stand, own_stand, stand_on
 from benchmarks.load.watch import LEAST_FREE_BYTES, DiskFull, room_words
@@ -33,7 +33,6 @@ from streams.settings import Settings
 EVENT_BYTES = 1_500  # of a broker's log, about: input, output, what hops, and the transactions'
 MEASURED = ("drain", "run", "knee")
 OK, INVALID, INTERRUPTED = 0, 1, 130
-LEAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,8 @@ def run_load(options: Options, as_json: bool = False) -> int:
     _keep(options, result)
     print(json.dumps(result, indent=1) if as_json else load_words(result))
     if result["complete"]:
-        return OK if not result.get("run", {}).get("invalid") else INVALID
+        counts = result["knee"]["rate"] > 0 if "knee" in result else not result["run"]["invalid"]
+        return OK if counts else INVALID
     print(f"millrace: {result['ended']}", file=sys.stderr)
     return INTERRUPTED if result["ended"].startswith("interrupted") else INVALID
 
@@ -128,8 +128,8 @@ def _run(session: Session, shape: Shape) -> dict[str, Any]:
     """One run; a load that is not steady is led in by one that is."""
     if not shape.is_steady:
         begins_with = float(shape.rates(np.zeros(1))[0])
-        session.say(f"leading in with {begins_with:,.0f} events/s for {LEAD_SECONDS:.0f} s")
-        session.run(Shape("constant", max(begins_with, 1.0), LEAD_SECONDS))
+        session.say(f"leading in with {begins_with:,.0f} events/s for {LEAD_IN_SECONDS:.0f} s")
+        session.run(Shape("constant", max(begins_with, 1.0), LEAD_IN_SECONDS))
     session.say(f"{shape.word}: {shape.rate:,.0f} events/s for {shape.seconds:g} s")
     return session.run(shape)
 

@@ -50,6 +50,7 @@ class Watch:
     folder: Path
     looks: list[Look] = field(default_factory=list)
     free_bytes: Callable[[Path], int] = lambda folder: psutil.disk_usage(str(folder)).free
+    period_seconds: float = PERIOD_SECONDS
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -92,7 +93,7 @@ class Watch:
         return Look(time.time(), cpu, rss, float(busy), self.behind())
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_SECONDS):
+        while not self._stop.wait(self.period_seconds):
             self.looks.append(self.look())
             self._full = self._full or self.free_bytes(self.folder) < LEAST_FREE_BYTES
 
