@@ -1,6 +1,9 @@
 """Avro schemas, read once: a tree of types with every name resolved, the canonical form and a fingerprint.
 
 The door to fastavro: it parses and canonicalises schemas, and reads or writes the values that the codec hands it.
+
+A schema is data of whoever may register one. So its text, its nesting and what it comes to are limited: a name used twice in a record used
+twice in a record, and so on, is short to write and endless to read.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from fastavro.schema import SchemaParseException, UnknownType, parse_schema, to_
 
 from schemas.errors import SchemaError
 from schemas.features import Json, fingerprint
+
+MOST_CHARACTERS = 1 << 20  # of a schema's text
+MOST_TYPES = 20_000  # of a schema, each named type counted wherever it is used
+DEEPEST = 100  # types inside types
 
 # All that fastavro is known to raise at bytes it can't read or resolve; it has no class of its own for them.
 _FASTAVRO_REFUSES = (SchemaResolutionError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -153,15 +160,19 @@ class AvroSchema:
         """Read a schema from JSON text or from what JSON text means.
 
         Raises:
-            SchemaError: it is no schema; the message names `source`.
+            SchemaError: it is no schema, or beyond the limits; the message names `source`.
         """
+        if isinstance(definition, str) and len(definition) > MOST_CHARACTERS:
+            raise SchemaError(f"{source} has {len(definition)} characters, wanted at most {MOST_CHARACTERS}")
         try:
             schema = cls(json.loads(definition) if isinstance(definition, str) and definition.lstrip()[:1] in '{["' else definition)
-            schema.root  # noqa: B018 - what is broken is found now
+            _measure(schema.root, source)  # what is broken is found now
         except json.JSONDecodeError as error:
             raise SchemaError(f"{source} is not JSON: {error}") from error
         except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
             raise SchemaError(f"{source} is not an Avro schema: {type(error).__name__}: {error}") from error
+        except RecursionError as error:
+            raise SchemaError(f"{source} is nested too deep, wanted at most {DEEPEST} types inside each other") from error
         return schema
 
     @cached_property
@@ -289,6 +300,34 @@ def _read_record(node: Any, named: dict[str, AvroType]) -> Record:
     )
     named[name] = record = Record(name, fields, tuple(node.get("aliases", ())))
     return record
+
+
+def _measure(root: AvroType, source: str) -> None:
+    """Refuse a tree that is too deep, or too large once every name is spelled out."""
+    sizes: dict[int, tuple[int, int]] = {}  # by identity, of records: a named one stands in the tree wherever it is used
+
+    def measured(node: AvroType, above: int) -> tuple[int, int]:
+        if above > DEEPEST:
+            raise SchemaError(f"{source} is nested too deep, wanted at most {DEEPEST} types inside each other")
+        if id(node) not in sizes:
+            inside = [measured(each, above + 1) for each in _inside(node)]
+            sizes[id(node)] = 1 + sum(size for size, _ in inside), 1 + max((depth for _, depth in inside), default=0)
+        size, depth = sizes[id(node)]
+        if size > MOST_TYPES:
+            raise SchemaError(f"{source} comes to more than {MOST_TYPES} types with every name spelled out")
+        if above + depth > DEEPEST:
+            raise SchemaError(f"{source} is nested too deep, wanted at most {DEEPEST} types inside each other")
+        return size, depth
+
+    measured(root, 0)
+
+
+def _inside(node: AvroType) -> tuple[AvroType, ...]:
+    if isinstance(node, Record):
+        return tuple(each.type for each in node.fields)
+    if isinstance(node, Union):
+        return node.branches
+    return (node.items,) if isinstance(node, Array) else (node.values,) if isinstance(node, Map) else ()
 
 
 def _spelled_out(node: AvroType, seen: set[str], named: Mapping[str, AvroType] | None = None) -> Any:
