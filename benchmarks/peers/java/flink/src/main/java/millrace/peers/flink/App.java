@@ -1,5 +1,6 @@
 package millrace.peers.flink;
 
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import millrace.peers.job.Arguments;
 import millrace.peers.job.Payment;
@@ -15,6 +16,7 @@ import org.apache.flink.configuration.RestOptions;
 import org.apache.flink.configuration.StateBackendOptions;
 import org.apache.flink.configuration.TaskManagerOptions;
 import org.apache.flink.connector.base.DeliveryGuarantee;
+import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
 import org.apache.flink.connector.kafka.sink.KafkaSink;
 import org.apache.flink.connector.kafka.sink.TransactionNamingStrategy;
 import org.apache.flink.connector.kafka.source.KafkaSource;
@@ -46,7 +48,12 @@ public final class App {
         KafkaSink<ScoredPayment> scored =
                 KafkaSink.<ScoredPayment>builder()
                         .setBootstrapServers(bootstrap)
-                        .setRecordSerializer(new ScoredSerializer(arguments.get("output"), arguments.get("schemas")))
+                        .setRecordSerializer(
+                                KafkaRecordSerializationSchema.<ScoredPayment>builder()
+                                        .setTopic(arguments.get("output"))
+                                        .setKeySerializationSchema(payment -> payment.customerId.getBytes(StandardCharsets.UTF_8))
+                                        .setValueSerializationSchema(new ScoredSerializer(arguments.get("schemas")))
+                                        .build())
                         .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
                         .setTransactionalIdPrefix(arguments.get("group"))
                         .setTransactionNamingStrategy(TransactionNamingStrategy.POOLING)
