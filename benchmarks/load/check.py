@@ -85,6 +85,7 @@ def _sampled_rows(stand: Stand, events: Events, rows: int, keys: int) -> dict[st
         if not stage.entities:
             continue
         order = _order_of(stand, stage)
+        order = order[(order >= 0) & (order < rows)]  # of what else there is the answers tell
         for entity in stage.entities:
             of = events.key_numbers(entity, rows)[order]
             there = np.unique(of)

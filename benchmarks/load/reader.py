@@ -22,6 +22,7 @@ from streams.settings import KafkaSettings
 
 MOST_RECORDS = 10_000
 ANSWER_SECONDS = 10.0
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class WrongAnswer(MillraceError):
@@ -128,8 +129,12 @@ def partitions_of(consumer: Consumer, topic: str) -> list[TopicPartition]:
 
 
 def end_of(consumer: Consumer, place: TopicPartition) -> int:
-    """Where a partition ends now."""
-    try:
-        return int(consumer.get_watermark_offsets(place, ANSWER_SECONDS)[1])
-    except KafkaException as error:
-        raise KafkaDown(f"the broker does not say where {place.topic}[{place.partition}] ends: {cause(error).str()}") from error
+    """Where a partition ends now; a topic that was just made may have no leader for a moment."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(place, ANSWER_SECONDS)[1])
+        except KafkaException as error:
+            if time.monotonic() > deadline or cause(error).code() not in LEADERLESS:
+                raise KafkaDown(f"the broker does not say where {place.topic}[{place.partition}] ends: {cause(error).str()}") from error
+            time.sleep(0.05)

@@ -28,6 +28,7 @@ LEAD_IN_SECONDS = 10.0  # before what is not steady, and before a search
 LEAD_SECONDS = 1.0  # from the order to the first event
 HISTORY_SECONDS = 1_800.0
 LOOK_SECONDS = 0.25
+WORDS_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0  # for answers after the last event
 HOLD_LATENCIES = 20.0  # a probe that is so many limits behind will not come back below one
 
@@ -169,7 +170,7 @@ class Session:
 
     def _read(self, answers: Answers, arrivals: Arrivals, watch: Watch, end: float, most_behind: float) -> None:
         """Take answers until all that was sent is answered."""
-        next_look, last_answer = 0.0, time.time()
+        next_look, last_answer, next_words = 0.0, time.time(), time.time() + WORDS_SECONDS
         while not (self.generators.idle and arrivals.answered >= self.generators.sent):
             got = answers.take(0.05)
             now = time.time()
@@ -182,7 +183,11 @@ class Session:
             self.stand.look()
             self.generators.look()
             watch.check()
-            if self.generators.sent - arrivals.answered > most_behind:
+            behind = self.generators.sent - arrivals.answered
+            if now > next_words:
+                next_words += WORDS_SECONDS
+                self.say(f"  {self.generators.sent:,} sent, {arrivals.answered:,} answered")
+            if behind > most_behind:
                 self.generators.stop()
             if now > max(end, last_answer) + PATIENCE_SECONDS:
                 self.generators.stop()

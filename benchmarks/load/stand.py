@@ -32,7 +32,7 @@ from schemas.errors import LocalServiceError, MillraceError, ModelError, StoreDo
 from schemas.registry import Registry, open_registry
 from streams.definition.bound import Bound
 from streams.definition.load import load_bound
-from streams.kafka import KafkaDown, KafkaException, cause, plain_consumer
+from streams.kafka import KafkaDown, KafkaException, admin, cause, plain_consumer
 from streams.local import services as local
 from streams.local.process import choose_port
 from streams.planning.create_topics import create
@@ -238,7 +238,7 @@ def stand_on(settings: Settings, settings_file: Path | None, file: Path, which: 
         ModelError: the pipeline's model is missing or made for other features.
     """
     bound = load_bound(file, which)
-    _await_redis(settings)
+    _await_services(settings)
     create(bound, settings, partitions)
     _refuse_used(bound, settings, partitions)
     card = load_model(bound.model_path).card
@@ -266,7 +266,11 @@ def _model(bound: Bound, say: local.Say) -> str:
     return f"{card.name} {card.version}"
 
 
-def _await_redis(settings: Settings) -> None:
+def _await_services(settings: Settings) -> None:
+    try:
+        admin(settings.kafka).list_topics(timeout=ANSWER_SECONDS)
+    except KafkaException as error:
+        raise KafkaDown(f"Kafka does not answer at {settings.kafka.bootstrap_servers}: {cause(error).str()}") from error
     url = settings.redis.url.get_secret_value()
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=settings.redis.connect_timeout_seconds) as client:

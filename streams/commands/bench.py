@@ -58,7 +58,7 @@ def load(
     as_json: AsJson = False,
 ) -> None:
     """Load a pipeline, on a Kafka and a Redis of its own, at a rate that does not wait for it; measure, and check every answer."""
-    harness = _harness()
+    harness = find_harness()
     traffic = harness.Traffic(seed, keys, live, zipf, late, too_late, poison)
     options = harness.Options(
         pipeline=pipeline,
@@ -80,7 +80,7 @@ def load(
     sys.exit(harness.run_load(options, as_json))
 
 
-def _harness(checkout: Path = CHECKOUT) -> Any:
+def find_harness(checkout: Path = CHECKOUT) -> Any:
     """The module that runs loads.
 
     Raises:
