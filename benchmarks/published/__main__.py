@@ -70,7 +70,11 @@ def tables_in_words(found: Mapping[str, Any], beside_the_book: bool) -> str:
     for table in ("single_split", "four_folds"):
         lines.append(f"\n{table.replace('_', ' '):28} {'served':^21}" + f"{'book':^23}" * beside_the_book)
         for name, row in found[table].items():
-            printed = "" if row["book"] is None else "   " + " ".join(f"{value:.3f}" for value in row["book"].values())
+            printed = (
+                ""
+                if row["book"] is None
+                else "   " + " ".join("  -  " if value is None else f"{value:.3f}" for value in row["book"].values())
+            )
             served = " ".join(f"{value:.4f}" for value in row["mean"].values())
             lines.append(f"{name:28} {served}" + printed * beside_the_book)
     return "\n".join(lines)

@@ -46,12 +46,11 @@ class Served:
 
     def followed_by(self, later: Served) -> Served:
         """Both, in order."""
-        together = (np.concatenate(pair) for pair in zip(self._arrays, later._arrays, strict=True))
-        return _in_order(*together)
-
-    @property
-    def _arrays(self) -> tuple[Ints, Floats, NDArray[np.float32]]:
-        return self.transaction, self.features, self.scores
+        return _in_order(
+            np.concatenate((self.transaction, later.transaction)),
+            np.concatenate((self.features, later.features)),
+            np.concatenate((self.scores, later.scores)),
+        )
 
 
 @dataclass
@@ -207,8 +206,8 @@ def read_served(bound: Bound, values: list[bytes]) -> Served:
     """Scored events as columns."""
     decoder = Decoder(output_schema(bound), "bare", None)
     parts = [_columns(bound, decoder, values[first : first + DECODED_AT_ONCE]) for first in range(0, len(values), DECODED_AT_ONCE)]
-    together = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _in_order(*together)
+    ids, features, scores = zip(*parts, strict=True)
+    return _in_order(np.concatenate(ids), np.concatenate(features), np.concatenate(scores))
 
 
 def _columns(bound: Bound, decoder: Decoder, values: list[bytes]) -> tuple[Ints, Floats, NDArray[np.float32]]:

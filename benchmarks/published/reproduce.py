@@ -31,7 +31,7 @@ class _Table:
     name: str
     makes: Mapping[str, models.Make]
     weeks: int
-    printed: Mapping[str, Performance]
+    printed: Mapping[str, book.Printed]
     found: dict[str, list[dict[str, Json]]] = field(default_factory=dict)  # by model, a test week each
 
 
@@ -144,7 +144,8 @@ def _constant(rows: Transactions, fold: Fold) -> dict[str, Json]:
     """What scores that say nothing are worth; nothing is served for it."""
     tests = np.flatnonzero(tested(rows.fraud, rows.customer, rows.day, fold.train.start, fold.test))
     scores = np.full(len(tests), 0.5)
-    return {"constant": _figures(performance(rows.fraud[tests], scores, rows.customer[tests], rows.day[tests]))}
+    found = _figures(performance(rows.fraud[tests], scores, rows.customer[tests], rows.day[tests]))
+    return {"constant": {"not_served": found, "book": list(book.SINGLE_SPLIT["constant"])}}
 
 
 def _said(table: _Table) -> dict[str, Json]:
@@ -155,7 +156,7 @@ def _said(table: _Table) -> dict[str, Json]:
         said[name] = {
             "mean": _figures(Performance(*figures.mean(axis=0))),
             "deviation": _figures(Performance(*figures.std(axis=0))),
-            "book": None if printed is None else _figures(printed),
+            "book": None if printed is None else dict(zip(Performance._fields, printed, strict=True)),
             "weeks": list(weeks),
         }
     return said
