@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from streams.definition.pipeline import Model as Model
     from streams.definition.pipeline import Pipeline as Pipeline
     from streams.definition.pipeline import Topic as Topic
+    from streams.online.feature_reader import FeatureReader as FeatureReader
+    from streams.online.key_features import KeyFeatures as KeyFeatures
     from streams.producer.event_writer import EventWriter as EventWriter
     from transforms.aggregate import Count as Count
     from transforms.aggregate import Distinct as Distinct
@@ -76,6 +78,8 @@ _HOMES = {
     ),
     "schemas.errors": ("DefinitionError", "MillraceError", "RecordError", "Refused"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
+    "streams.online.feature_reader": ("FeatureReader",),
+    "streams.online.key_features": ("KeyFeatures",),
     "streams.producer.event_writer": ("EventWriter",),
     "streams.definition.load": ("load_bound", "load_pipeline"),
     "streams.definition.pipeline": ("Labels", "Model", "Pipeline", "Topic"),
@@ -111,10 +115,12 @@ __all__ = [
     "Entity",
     "EventColumns",
     "EventWriter",
+    "FeatureReader",
     "FixedPoint",
     "Floats",
     "Guard",
     "Ints",
+    "KeyFeatures",
     "LabelCount",
     "LabelRate",
     "Labels",

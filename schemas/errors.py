@@ -17,7 +17,8 @@
         ├── StateError         offsets and state contradict each other
         ├── LocalServiceError  a local broker or Redis can't be started
         │   └── MissingProgram what it needs is not on this machine, or too old
-        └── HistoryError       a table or file of past events is missing, broken or not what the pipeline reads
+        ├── HistoryError       a table or file of past events is missing, broken or not what the pipeline reads
+        └── UnknownKey         features of a key are asked for that no worker has ever seen
 
 Anything else is a bug in Millrace or in a user's function: it stops the worker, loudly.
 """
@@ -124,3 +125,9 @@ class HistoryError(Refused):
     """A table or file of past events is missing, broken, or not what the pipeline reads."""
 
     exit_code = 17
+
+
+class UnknownKey(Refused):
+    """Features of a key are asked for that the state knows nothing of."""
+
+    exit_code = 18

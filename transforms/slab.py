@@ -135,6 +135,10 @@ class Slab:
         arithmetic.compute(self._features, self._feature_terms, integers, given, rows, features, first_column)
         return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]], stretches[: self._control[kernel.STRETCHES]])
 
+    def clear(self) -> None:
+        """Let every key go, whatever became of it: of use where nothing is written back."""
+        self._leave(np.flatnonzero(self._slots[:, kernel.SIZE] >= 0))
+
     def _integers_for(self, count: int) -> NDArray[np.int64]:
         """Shape (count, windows, 1 + 6 x values), used again from batch to batch: fresh memory would cost as much as the sums."""
         if len(self._integers) < count:

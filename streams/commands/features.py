@@ -25,7 +25,9 @@ NEEDED = ("jinja2", "pyarrow")
 
 
 @app.callback()
-def _check_extra() -> None:
+def _check_extra(context: typer.Context) -> None:
+    if context.invoked_subcommand == "get":  # reads Redis, and needs neither tables nor pages
+        return
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise MissingProgram(f"{', '.join(missing)} not installed; `pip install 'millrace[features]'` brings what these verbs need")
