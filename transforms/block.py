@@ -5,11 +5,15 @@
             12..16   length of the key's id (uint32)
             16..32   the key's 128-bit hash
             32..64   the first 32 bytes of its id, zeros after a shorter one
-            64..     records of 64-bit words: position + 1, event time, values
+            64..     records of 64-bit words: position + 1 and a seal, event time, values
 
 all little-endian. A block has no count and no tail: its length tells how many records there are, and a new record is written at
 its end. Where a block was lost, such a write leaves a hole of zeros before it; since neither the magic nor a position + 1 is ever
 zero, a hole is found as soon as the block is read.
+
+The seal is the upper 16 bits of a record's first word: a CRC-16 over the key's hash and the record. It finds any one, two or three bits
+that changed, any stretch of up to 16, and a record of another key; of other damage one in 65,536 goes unseen, in each record that is hit. It
+takes no room, since no partition's positions need 48 bits: at a million records a second they would last nine years.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from schemas.errors import LostBlock
 from transforms.kernel import BASE, BEYOND, END, FIRST, OWNER, POSITIONS, TIMES, WRITE_FROM, Table
 from transforms.store import WHOLE_BLOCK
 
-MAGIC: Final = int.from_bytes(b"MILLRC\x00\x01", "little")
+MAGIC: Final = int.from_bytes(b"MILLRC\x00\x02", "little")
 HEADER_BYTES: Final = 64
 HEADER_WORDS: Final = 8
 _ID_BYTES = 32
@@ -35,12 +39,33 @@ _ZEROS: Final = 1  # what may be wrong with a block
 _FORMAT: Final = 2
 _OTHER_KEY: Final = 3
 _DISORDER: Final = 4
+_BROKEN_SEAL: Final = 5
 _FAULTS = {
     _ZEROS: "has a hole of zeros: it was lost, and written to afterwards",
     _FORMAT: "was written in another format",
     _OTHER_KEY: "belongs to another key",
     _DISORDER: "has records out of order",
+    _BROKEN_SEAL: "has a record that isn't what was written: its seal is broken",
 }
+
+SEAL_SHIFT: Final = 48
+POSITION_MASK: Final = (1 << SEAL_SHIFT) - 1
+
+
+def _tables() -> NDArray[np.int64]:
+    """Shape (8 x 256,): what each octet of a word does to a CRC-16 (CCITT, lowest bit first), by its place in the word, last one first."""
+    tables = np.zeros((8, 256), np.int64)
+    for octet in range(256):
+        crc = octet
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x8408 if crc & 1 else 0)
+        tables[0, octet] = crc
+    for place in range(1, 8):
+        tables[place] = tables[place - 1] >> 8 ^ tables[0, tables[place - 1] & 255]
+    return tables.ravel()
+
+
+_TABLES = _tables()
 
 if sys.byteorder != "little":  # pragma: no cover
     raise ImportError("blocks are copied as they stand in memory, which must be little-endian")
@@ -113,6 +138,45 @@ def pack(
     return owners[:rows], at[:rows], PackedBytes(words.view(np.uint8), starts[:rows], ends[:rows])
 
 
+def positions_of(block: bytes) -> NDArray[np.int64]:
+    """Shape (records,): the positions in a block's records, each of which is what was written.
+
+    Raises:
+        LostBlock: a hole of zeros, or a broken seal.
+    """
+    head = np.frombuffer(block, np.int64, HEADER_WORDS)
+    records = np.frombuffer(block, np.int64, offset=HEADER_BYTES).reshape(-1, int(head[1]) & 0xFFFFFFFF)
+    fault = int(_first_fault(records, head))
+    if fault:
+        raise LostBlock(f"the block {block[16:32].hex()} ({readable(block[32:64])}) {_FAULTS[fault]}")
+    return (records[:, 0] & POSITION_MASK) - 1
+
+
+@compiled(makes_arrays=False)
+def _with(crc: int, word: int) -> int:
+    """A CRC with one more word in it."""
+    word ^= crc
+    found = _TABLES[1792 + (word & 255)] ^ _TABLES[1536 + (word >> 8 & 255)]
+    found ^= _TABLES[1280 + (word >> 16 & 255)] ^ _TABLES[1024 + (word >> 24 & 255)]
+    found ^= _TABLES[768 + (word >> 32 & 255)] ^ _TABLES[512 + (word >> 40 & 255)]
+    return found ^ _TABLES[256 + (word >> 48 & 255)] ^ _TABLES[word >> 56 & 255]  # type: ignore[no-any-return]
+
+
+@compiled("int64(const int64[:, ::1], const int64[::1])", makes_arrays=False)
+def _first_fault(records: NDArray[np.int64], head: NDArray[np.int64]) -> int:
+    """Returns 0, or what is wrong."""
+    key = _with(_with(0xFFFF, head[2]), head[3])
+    for row in range(len(records)):
+        if records[row, 0] == 0:
+            return _ZEROS
+        crc = _with(key, records[row, 0] & POSITION_MASK)
+        for word in range(1, records.shape[1]):
+            crc = _with(crc, records[row, word])
+        if crc != records[row, 0] >> SEAL_SHIFT & 0xFFFF:
+            return _BROKEN_SEAL
+    return 0
+
+
 @compiled(makes_arrays=False)
 def _word(data: Octets, at: int) -> int:
     word = np.uint64(0)
@@ -140,12 +204,20 @@ def _unpack(
                 return row * 8 + (_OTHER_KEY if word > 1 else _ZEROS if found == 0 else _FORMAT)
             at += 8
         place = slots[slot, BASE]
+        key = _with(_with(0xFFFF, head[row, 2]), head[row, 3])
         while at < ends[row]:
-            for word in range(record_words):
-                heap[place, word] = _word(data, at)
-                at += 8
-            if heap[place, POSITIONS] == 0:
+            sealed = _word(data, at)
+            if sealed == 0:
                 return row * 8 + _ZEROS
+            heap[place, POSITIONS] = sealed & POSITION_MASK
+            crc = _with(key, sealed & POSITION_MASK)
+            at += 8
+            for word in range(1, record_words):
+                heap[place, word] = _word(data, at)
+                crc = _with(crc, heap[place, word])
+                at += 8
+            if crc != sealed >> SEAL_SHIFT & 0xFFFF:
+                return row * 8 + _BROKEN_SEAL
             if place > slots[slot, BASE] and heap[place, TIMES] < heap[place - 1, TIMES]:
                 return row * 8 + _DISORDER
             place += 1
@@ -200,8 +272,14 @@ def _pack(owners: Ints, at: Ints, ends: Ints, record_words: int, head: NDArray[n
                 word += 1
         else:
             place += (at[i] - HEADER_BYTES) // (8 * record_words)
+        key = _with(_with(0xFFFF, head[slot, 2]), head[slot, 3])
         while word < ends[i] // 8:
-            for field in range(record_words):
-                out[word] = heap[place, field]
+            first = word
+            crc = _with(key, heap[place, POSITIONS])
+            for field in range(1, record_words):
                 word += 1
+                out[word] = heap[place, field]
+                crc = _with(crc, heap[place, field])
+            out[first] = heap[place, POSITIONS] | crc << SEAL_SHIFT
+            word += 1
             place += 1

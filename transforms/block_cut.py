@@ -9,7 +9,7 @@ import numpy as np
 from schemas.columns import Ints, Octets, PackedBytes
 from schemas.compiled import compiled
 from schemas.errors import LostBlock
-from transforms.block import HEADER_BYTES, readable
+from transforms.block import HEADER_BYTES, POSITION_MASK, readable
 
 _ZEROS: Final = 1  # what may be wrong with a block
 _FORMAT: Final = 2
@@ -69,7 +69,7 @@ def _cut(data: Octets, starts: Ints, ends: Ints, position: int, out: Octets, new
         last = to + HEADER_BYTES
         record = at + HEADER_BYTES
         while record < end:
-            number = _word(data, record, 8)  # one more than the record's position
+            number = _word(data, record, 8) & POSITION_MASK  # one more than the record's position
             if number <= 0:
                 return row * 8 + _ZEROS
             if number <= position:

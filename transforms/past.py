@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from schemas.columns import Ints
 from schemas.errors import LostBlock
-from transforms.block import HEADER_BYTES, HEADER_WORDS, MAGIC, readable
+from transforms.block import HEADER_BYTES, HEADER_WORDS, MAGIC, positions_of, readable
 from transforms.entity import Entity
-from transforms.kernel import FIRST_VALUE, LABEL_IS_1, POSITIONS, TIMES
+from transforms.kernel import FIRST_VALUE, LABEL_IS_1, TIMES
 from transforms.slab import record_bytes
 from transforms.window import Window
 
@@ -77,15 +77,14 @@ def past_of(block: bytes, entity: Entity) -> Past:
     identity = readable(block[32:64].rstrip(b"\0"))
     if head[0] != MAGIC or int(head[1]) & 0xFFFFFFFF != width:
         raise LostBlock(f"{name} {identity} was written in another format: it begins with {block[:8].hex()}, wanted {_hex(MAGIC)}")
+    positions = positions_of(block)
     records = np.frombuffer(block, np.int64, offset=HEADER_BYTES).reshape(-1, width)
-    if (records[:, POSITIONS] == 0).any():
-        raise LostBlock(f"{name} {identity} has a hole of zeros: it was lost, and written to afterwards")
     values = records[:, FIRST_VALUE : FIRST_VALUE + len(entity.values)]
     if not entity.has_labels:
-        return Past(identity, records[:, POSITIONS] - 1, records[:, TIMES], values)
+        return Past(identity, positions, records[:, TIMES], values)
     told = records[:, -1]
     labels = np.where(told == 0, -1, np.where(told == LABEL_IS_1, 1, 0))
-    return Past(identity, records[:, POSITIONS] - 1, records[:, TIMES], values, records[:, -2], labels)
+    return Past(identity, positions, records[:, TIMES], values, records[:, -2], labels)
 
 
 def edges(window: Window, at_ms: int) -> Edges:

@@ -6,8 +6,11 @@ What can't be noticed is a whole block that vanished while no worker held its ke
 
 from __future__ import annotations
 
+import random
+
 from tests.live.conftest import SetUp
 from tests.live.scene import Scene, payments
+from transforms.block import HEADER_BYTES
 
 
 def test_a_block_that_cannot_be_written_to_is_rebuilt_from_the_log(scene: Scene) -> None:
@@ -51,3 +54,23 @@ def test_a_block_deleted_under_its_owner_leaves_a_hole_that_is_found(set_up: Set
     worker.says("state_dropped")
     assert worker.stop() == 0
     assert scene.faults() == []
+
+
+def test_bits_that_flip_in_redis_are_rebuilt_from_the_log_and_no_score_is_made_of_them(scene: Scene) -> None:
+    scene.send_payments(payments(300))
+    worker = scene.worker()
+    scene.drained(worker)
+    assert worker.stop() == 0
+    chosen = random.Random(5)
+    with scene.redis() as client:
+        for block in scene.blocks():
+            bit = chosen.randrange(8 * HEADER_BYTES, 8 * int(client.strlen(block)))
+            client.setbit(block, bit, 1 - int(client.getbit(block, bit)))
+    scene.send_payments(payments(100, first=300))
+    again = scene.worker()
+    scene.drained(again)
+    again.says("its seal is broken")
+    again.says("state_dropped")
+    assert again.stop() == 0
+    assert scene.faults() == []
+    assert scene.positions() == scene.committed()

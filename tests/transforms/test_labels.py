@@ -14,7 +14,7 @@ from schemas.errors import TooManyRecords
 from tests.oracles.labelled_logs import entities, labelled_logs
 from tests.oracles.play import SHARD, Event, assert_same, columns_of, expected_labels, labels_of, play_labels
 from transforms.aggregate import Count, Distinct, LabelCount, LabelRate
-from transforms.block import HEADER_BYTES
+from transforms.block import HEADER_BYTES, POSITION_MASK
 from transforms.entity import Entity
 from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
@@ -193,7 +193,9 @@ class Owner:
             for at, data in zip(writes.at.tolist(), writes.data, strict=True):
                 body = data[HEADER_BYTES:] if at == WHOLE_BLOCK else data
                 place = at if at == WHOLE_BLOCK else (at - HEADER_BYTES) // RECORD_BYTES
-                found.append((place, np.frombuffer(body, np.int64).reshape(-1, RECORD_BYTES // 8).tolist()))
+                words = np.frombuffer(body, np.int64).reshape(-1, RECORD_BYTES // 8).copy()
+                words[:, 0] &= POSITION_MASK
+                found.append((place, words.tolist()))
         return found
 
 

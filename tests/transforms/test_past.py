@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas.columns import Columns, PackedBytes
 from schemas.errors import LostBlock
 from transforms.aggregate import Count, LabelCount, Last, Sum
+from transforms.block import MAGIC
 from transforms.entity import Entity, Guard
 from transforms.fixed_point import FixedPoint
 from transforms.keys import key_hashes, key_ids
@@ -84,9 +85,9 @@ def test_a_key_without_a_block_has_no_past() -> None:
     ("block", "words"),
     [
         (b"MILLRC", "has 6 bytes, wanted 64"),
-        (b"MILLRC\x00\x02" + b"\3\0\0\0" + bytes(52), "was written in another format: it begins with 4d494c4c52430002"),
-        (b"MILLRC\x00\x01" + b"\4\0\0\0" + bytes(52), "was written in another format"),
-        (b"MILLRC\x00\x01" + b"\3\0\0\0" + bytes(52 + 24), "has a hole of zeros"),
+        (b"MILLRC\x00\xff" + b"\3\0\0\0" + bytes(52), "was written in another format: it begins with 4d494c4c524300ff"),
+        (MAGIC.to_bytes(8, "little") + b"\4\0\0\0" + bytes(52), "was written in another format"),
+        (MAGIC.to_bytes(8, "little") + b"\3\0\0\0" + bytes(52 + 24), "has a hole of zeros"),
     ],
 )
 def test_bytes_that_no_worker_of_this_version_wrote_are_refused(block: bytes, words: str) -> None:
