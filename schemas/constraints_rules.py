@@ -48,12 +48,12 @@ def is_constraint(rule: Rule) -> bool:
 def _of_field(given: FieldConstraints, kind: FieldType, per_ms: int | None) -> Iterator[Rule]:
     name = given.name
     if given.required:
-        yield _rule(name, "presence", _present, "a value", None)
+        yield _rule(name, "presence", present, "a value", None)
     if given.regex is not None:
         yield _rule(name, "regex", _matching(given.regex), f"text that matches {given.regex}", given.regex)
     if given.domain is not None and given.domain_share == 1:
         listed = ", ".join(map(str, given.domain[:20])) + (f" and {len(given.domain) - 20} more" if len(given.domain) > 20 else "")
-        yield _rule(name, "domain", _among([column_value(value, kind) for value in given.domain]), f"one of {listed}", list(given.domain))
+        yield _rule(name, "domain", among(given, kind), f"one of {listed}", list(given.domain))
     if given.has_range:
         low, high = column_end(given.low, kind, True, per_ms), column_end(given.high, kind, False, per_ms)
         words = f"{given.low} to {given.high}"
@@ -84,7 +84,7 @@ def _rule(field: str, kind: str, holds: Holds, wanted: str, definition: Json) ->
 def _absent(field: str, there: tuple[str, ...]) -> Rule:
     word = field.replace(".", "_")
     wanted = f"none: only {' and '.join(there)} has it"
-    return Rule(f"{word}_absent", lambda columns: ~_present(columns[field]), wanted, (field,), definition=["constraint", "absent", field])
+    return Rule(f"{word}_absent", lambda columns: ~present(columns[field]), wanted, (field,), definition=["constraint", "absent", field])
 
 
 def _relation(name: str, text: str) -> Rule:
@@ -114,9 +114,6 @@ def present(column: Column) -> Mask:
     return np.ones(len(column), np.bool_)
 
 
-_present = present
-
-
 def _within(low: float | None, high: float | None) -> Holds:
     def holds(values: Column) -> Mask:
         if isinstance(values, Constant):
@@ -131,7 +128,9 @@ def _within(low: float | None, high: float | None) -> Holds:
     return holds
 
 
-def _among(wanted: list[Value]) -> Holds:
+def among(given: FieldConstraints, kind: FieldType) -> Holds:
+    """Which of some values, none of them null, are in a field's domain."""
+    wanted: list[Value] = [column_value(value, kind) for value in given.domain or ()]
     texts = Texts([value.encode() for value in wanted if isinstance(value, str)])
     numbers = np.array([value for value in wanted if not isinstance(value, str)])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -203,16 +204,35 @@ class FieldStatistics:
         ends = [self.low, *inner[1:-1].tolist(), self.high]
         return [(ends[place], ends[place + 1], float(share)) for place, share in enumerate(shares.tolist())]
 
+    def say(self, value: float, exact: bool = True) -> float | int | str:
+        """A number as the field means it: a time in ISO 8601, a whole number without a point; JSON has no infinity."""
+        if not math.isfinite(value):
+            return str(value)
+        if self.is_time:
+            return self._moment(value)
+        return int(value) if exact and value == int(value) and self.type.kind not in ("float", "double", "decimal") else value
+
+    def _moment(self, value: float) -> float | str:
+        per_second = {"date": 1 / 86_400}.get(str(self.type.logical), 1_000 if str(self.type.logical).endswith("millis") else 1_000_000)
+        try:
+            moment = datetime.fromtimestamp(value / per_second, UTC)
+        except (OverflowError, ValueError, OSError):
+            return value  # a time that no calendar has
+        return (
+            moment.date().isoformat() if self.type.logical == "date" else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        )
+
     def describe(self) -> dict[str, Json]:
         """In full, as JSON: what people read."""
         told: dict[str, Json] = {"type": str(self.type), "rows": self.rows, "missing": self.missing, "presence": self.presence}
         if self.numbers.count:
+            say = self.say
             what = {"array": "items", "map": "items", "string": "bytes", "bytes": "bytes", "fixed": "bytes"}.get(self.type.kind, "numbers")
             told[what] = {
-                "low": _number(self.low), "high": _number(self.high), "mean": _number(self.mean), "std": _number(self.std),
+                "low": say(self.low), "high": say(self.high), "mean": say(self.mean, exact=False), "std": _number(self.std),
                 "zeros": self.zeros,
-                "quantiles": {str(rank): _number(value) for rank, value in zip(RANKS, self.numbers.at(RANKS), strict=True)},
-                "histogram": [[_number(low), _number(high), share] for low, high, share in self.histogram()],
+                "quantiles": {str(rank): say(value) for rank, value in zip(RANKS, self.numbers.at(RANKS), strict=True)},
+                "histogram": [[say(low, exact=False), say(high, exact=False), share] for low, high, share in self.histogram()],
             }  # fmt: skip
         if self.nan:
             told["nan"] = self.nan
@@ -305,6 +325,22 @@ class Statistics:
             return cls({name: FieldStatistics.from_json(each) for name, each in said["fields"].items()}, int(said["rows"]))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise SchemaError(f"{where} holds broken statistics: {type(error).__name__}: {error}") from error
+
+
+def chosen(column: Column, rows: NDArray[Any]) -> Column:
+    """Some rows of a column, by a mask or by their places, sharing what lies under it."""
+    if isinstance(column, PackedBytes):
+        return column.take(rows)
+    if isinstance(column, Symbols):
+        return Symbols(column.codes[rows], column.symbols)
+    if isinstance(column, Constant):
+        return Constant(column.value, int(np.count_nonzero(rows)) if rows.dtype == np.bool_ else len(rows))
+    if isinstance(column, Nullable):
+        return Nullable(chosen(column.values, rows), column.valid[rows])
+    if isinstance(column, Ragged):
+        return Ragged(column.items, column.starts[rows], column.ends[rows])
+    some: NDArray[Any] = column[rows]
+    return some
 
 
 def _merged(counts: Mapping[bytes, int]) -> dict[str, int]:
