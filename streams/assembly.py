@@ -12,8 +12,10 @@ from schemas.codec import Decoder, Encoder
 from schemas.errors import LostBlock, MillraceError
 from schemas.registry import Registry
 from streams.account import Account
+from streams.alignment import Alignment
 from streams.batch import Batch
 from streams.commit import Commit
+from streams.constraint_counts import counting_constraints
 from streams.dead_letters import HaltLimit, Letter, Refused, Sender, as_it_came, letter
 from streams.definition.bound import Bound
 from streams.extract import Extract, ExtractHop, Read
@@ -25,6 +27,7 @@ from streams.kafka import (
     OnPartitions,
     TopicFacts,
     TopicPartition,
+    admin,
     group_consumer,
     plain_consumer,
     plain_producer,
@@ -34,7 +37,7 @@ from streams.metrics import Metrics
 from streams.originals import Originals
 from streams.output import Output
 from streams.ownership import InFlight, Ownership, Tokens
-from streams.planning.stage import Stage
+from streams.planning.stage import Stage, fed_by
 from streams.refusal import refusal
 from streams.refusals import Refusals
 from streams.run_step import Step, StepRunner
@@ -47,6 +50,7 @@ from streams.takeover import PartitionTakeover
 from streams.timed_store import TimedStore
 from streams.transaction import Deliveries, Outbox, Transactions, fence
 from streams.transform import Transform
+from streams.upstream import Feed, Upstream
 from transforms.shard import ShardState
 from transforms.store import Store
 
@@ -100,6 +104,7 @@ class Parts:
         )
         self.outbox = self._open_outbox()
         self._takeover = self._make_takeover()
+        self._upstream = self._make_upstream()
         self.source = self._make_source()
         self.line = Line(stage.name, [(name, self._run(name, step)) for name, step in self._steps()], self._run_source, self.source.abandon)
 
@@ -161,6 +166,8 @@ class Parts:
         """Let go of Kafka and the store, once the source has ended."""
         self.outbox.close()
         self._originals.close()
+        if self._upstream is not None:
+            self._upstream.close()
         self._store.close()
 
     def exposed(self) -> Metrics:
@@ -257,7 +264,26 @@ class Parts:
             drain_seconds=given.settings.worker.stop_budget_seconds / 2,
             watcher=self._account,
             partitions=given.topics[stage.input.name].partitions,
+            alignment=self._make_alignment(),
         )
+
+    def _make_alignment(self) -> Alignment | None:
+        """Where several logs become one, about in the order of their times; what comes of the last stage's is nobody's log."""
+        most = self._given.settings.worker.batch_records
+        if self._upstream is not None:
+            return Alignment(most, self._upstream.passed_ms)
+        several = self._given.topics[self.stage.input.name].partitions > 1
+        return Alignment(most) if several and not self.stage.is_last else None
+
+    def _make_upstream(self) -> Upstream | None:
+        """What labels must not overtake: the events on their way to where labels go."""
+        given, stage, kafka = self._given, self.stage, self._given.settings.kafka
+        if stage.kind != "labels":
+            return None
+        last = max(fed.index for fed in fed_by(stage, given.stages))
+        before = [each for each in given.stages if each.kind != "labels" and each.index < last]
+        feeds = [Feed(each.group(kafka), each.input.name, given.topics[each.input.name].partitions) for each in before]
+        return Upstream(feeds, admin(kafka), lambda: plain_consumer(kafka, f"{stage.group(kafka)}.upstream"))
 
     def _make_commit(self) -> Commit:
         given, settings = self._given, self._given.settings
@@ -273,7 +299,9 @@ class Parts:
             state=self.stage.state_fingerprint,
             pipeline=given.bound.fingerprint,
             limit=HaltLimit(settings.dead_letters.halt_share, settings.dead_letters.halt_window_records),
-            final=self._account.final,
+            final=self._account.final
+            if self.stage.kind != "events"
+            else counting_constraints(self._account.final, given.bound, self.metrics),
             settled=self._transform.settled,
             partitions=given.topics[self.stage.input.name].partitions,
         )

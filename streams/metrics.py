@@ -74,6 +74,15 @@ class Metrics:
             ["topic", "schema_id"],
             registry=registry,
         )
+        self.constraint_records = Counter(
+            "millrace_constraint_records_total",
+            "Records made final that a constraint of many records looked at",
+            ["constraint"],
+            registry=registry,
+        )
+        self.constraint_broken = Counter(
+            "millrace_constraint_broken_total", "Of these, records that were not as it wants them", ["constraint"], registry=registry
+        )
         self.timing = Counter("millrace_events_by_timing_total", "Scored events by on_time, late, too_late", ["timing"], registry=registry)
         self.passed_on = Counter("millrace_records_passed_on_total", "Records made final in the next stage's topic", registry=registry)
         self.labels = Counter(

@@ -100,7 +100,7 @@ class Bound:
     Attributes:
         pipeline: as defined.
         folder: the pipeline file's; relative paths start there.
-        schema: of the input's values.
+        schema: of the input's values, with the defaults of its environment.
         columns: of an event, by name.
         event_time: which of them is its time.
         rules: implicit ones first, then the user's, then those of the constraints; the order gives the reject codes.
@@ -153,6 +153,11 @@ class Bound:
     def model_path(self) -> Path:
         """The model's file."""
         return self.folder / self.model.path
+
+    @cached_property
+    def written_schema(self) -> AvroSchema:
+        """What producers write and registries know: the input's schema without the defaults of an environment."""
+        return load_schema(self.folder / _given(self.input.schema))
 
     @property
     def schema_folder(self) -> Path:

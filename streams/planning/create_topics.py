@@ -45,7 +45,7 @@ def create(bound: Bound, settings: Settings, partitions: int | None = None, repl
         }
         for plan in plans
     ]
-    written = [(bound.input, bound.schema), (bound.output, output_schema(bound))]
+    written = [(bound.input, bound.written_schema), (bound.output, output_schema(bound))]
     if bound.labels is not None:
         written.append((bound.labels.topic, bound.labels.schema))
     schemas: list[Json] = [_registered(registry, topic, schema) for topic, schema in written if topic.framing == "confluent"]

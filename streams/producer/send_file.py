@@ -71,12 +71,12 @@ def wire_prefix(bound: Bound, settings: Settings) -> bytes:
         SchemaError: its schema is not the registered one.
         RetryLater: the registry does not answer.
     """
-    return _prefix(bound, settings, bound.input, bound.schema)
+    return _prefix(bound, settings, bound.input, bound.written_schema)
 
 
 def _target(bound: Bound, labels: bool) -> tuple[Topic, AvroSchema]:
     if not labels:
-        return bound.input, bound.schema
+        return bound.input, bound.written_schema
     if bound.labels is None:
         raise DefinitionError(f"pipeline {bound.name!r} has no labels to send to")
     return bound.labels.topic, bound.labels.schema
