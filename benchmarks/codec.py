@@ -17,23 +17,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import numpy as np
 
+from benchmarks.result import circumstances, command_line, keep
 from benchmarks.workloads import framed, payment_schemas, payments, scored_events
 from schemas.avro import AvroSchema, read_value, write_value
 from schemas.codec import Decoder, Encoder
 from schemas.columns import Column, Constant, PackedBytes, Ragged, Symbols
 from schemas.decode_kernel import HEADER_BYTES
 
-RESULTS = Path(__file__).with_name("results")
 BOUNDS = Path(__file__).with_name("bounds.json")
 BATCH_RECORDS = (200, 5_000)
 LARGEST = BATCH_RECORDS[-1]
@@ -166,11 +163,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--keep", action="store_true", help="write a dated result file")
     wanted = parser.parse_args()
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"python": platform.python_version(), "fastavro": fastavro.__version__, "system": platform.platform()},
-        **measure(wanted.rounds),
-    }
+    result = circumstances(command_line()) | measure(wanted.rounds)
     print(f"us of CPU a record, medians of {wanted.rounds} rounds; a payment has {result['bytes_a_payment']:.0f} bytes")
     print(f"{'records':>8}{'decode':>9}{'three ids':>11}{'ratio':>7}{'fastavro':>10}{'ratio':>7}{'encode':>9}{'fastavro':>10}{'ratio':>7}")
     for size, found in result["us_per_record"].items():
@@ -179,8 +172,7 @@ def main() -> None:
             f"{found['decode_ratio']:>7}{found['encode']:>9}{found['fastavro_encode']:>10}{found['encode_ratio']:>7}"
         )
     if wanted.keep:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"codec-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
+        keep("codec", result)
     if missed := _missed(result):
         raise SystemExit("; ".join(missed))
 

@@ -8,7 +8,7 @@ process's memory happens to lie makes it faster or slower for all its life, ther
 The rule, on the ratios new / old of the CPU time a unit takes, pair by pair:
 
 - the estimate is the median over launches of each launch's median;
-- its interval comes from a bootstrap of two levels, launches and then the pairs within: 99 % of 4,000 resamples lie in it;
+- its interval comes from a bootstrap of two levels, launches and then the pairs within: 99 % of 1,000 resamples lie in it;
 - **slower** is what has its whole interval above 1 + margin, and the median of every single launch above 1; **faster** likewise below;
 - anything else is **no difference that is more than noise**, and the width of the interval says how much would have been.
 
@@ -36,14 +36,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.load.results import circumstances, keep
 from benchmarks.parts import BROKER, NEED_A_BROKER, PARTS
+from benchmarks.result import circumstances, keep
 from schemas.errors import MillraceError, Refused
 from streams.local import services as local
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUNDS = Path(__file__).with_name("bounds.json")
-RESAMPLES = 4_000
+RESAMPLES = 1_000
 CONFIDENCE = 0.99
 WARM_ROUNDS = 3
 # Where `bounds.json` has a part's floor, in microseconds a unit.

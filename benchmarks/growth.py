@@ -9,14 +9,12 @@ The answer is asserted: in the end the 30-day count of sampled keys equals the r
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.result import circumstances, command_line, keep
 from tests.redis_server import RedisServer, running
 from transforms.aggregate import Count, Mean
 from transforms.entity import Entity
@@ -25,7 +23,6 @@ from transforms.redis_store import RedisStore
 from transforms.shard import ShardState
 from transforms.window import Window, days
 
-RESULTS = Path(__file__).with_name("results")
 BATCH = 5_000
 START_MS = 1_700_000_000_000
 SAMPLED = 1_000
@@ -94,11 +91,7 @@ def main() -> None:
                 if keys <= wanted.most_keys and keys * records <= wanted.most_events:
                     found.append(grow(server, keys, records))
                     print("  ".join(f"{name} {value:,}" for name, value in found[-1].items()))
-    RESULTS.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
-    (RESULTS / f"growth-{now:%Y-%m-%dT%H%M}.json").write_text(
-        json.dumps({"at": now.isoformat(timespec="seconds"), "cases": found}, indent=2) + "\n"
-    )
+    keep("growth", circumstances(command_line()) | {"cases": found})
 
 
 if __name__ == "__main__":

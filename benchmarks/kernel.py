@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks.result import circumstances, command_line, keep
 from schemas.columns import Columns, Ints, PackedBytes
 from tests.oracles.windows import Past, feature
 from transforms import arithmetic, block, directory, kernel, shard
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=60, help="payments of a customer within 30 days")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-floors", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write a dated result file")
     wanted = parser.parse_args()
     log = Log.make(wanted.keys, wanted.live, seed=1)
     run(Log.make(100, wanted.live, seed=2), 100)  # compile, or load what was compiled
@@ -196,6 +198,17 @@ def main() -> None:
     print(f"  polars rolling    {beside:6.3f}   {beside / middle:.1f}x")
     print(f"  {rounds[0].slab_bytes / wanted.keys:,.0f} bytes of memory a key, {rounds[0].written_bytes:.0f} bytes to the store an event")
     print(f"  {compared:,} features of {CHECKED} customers equal to the definition")
+    if wanted.keep:
+        parts = {label: round(float(np.median(times[-(len(log.times) // BATCH // 2) :])), 3) for label, times in spent.items()}
+        figures: dict[str, Any] = {
+            "us_per_event": round(middle, 3),
+            "us_per_event_p10": round(quick, 3),
+            "parts_us": parts,
+            "polars_us": round(beside, 3),
+        }
+        figures["memory_bytes_a_key"] = round(rounds[0].slab_bytes / wanted.keys)
+        figures["written_bytes_an_event"] = round(rounds[0].written_bytes, 1)
+        keep("kernel", circumstances(command_line()) | {"keys": wanted.keys, "live": wanted.live, **figures})
     if not wanted.no_floors:
         floor = json.loads(BOUNDS.read_text())["kernel"]["advance_us_per_event"]
         # Every batch is the same work; a tenth of them are hardly disturbed even where others use the same cores.

@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.result import circumstances, command_line, keep
 from schemas.columns import Columns, Floats, Ints, PackedBytes
 from streams.definition.bound import Bound
 from streams.definition.load import load_bound
@@ -45,7 +44,6 @@ from transforms.window import days
 SPANS = (1, 7, 30)
 DAYS = 60
 TURN = 50_000
-RESULTS = Path(__file__).with_name("results")
 PIPELINE = """
 from millrace import *
 
@@ -190,16 +188,9 @@ def main() -> None:
             print(f"  {name} is not installed, and left out")
     print("  answers equal: counts to the last one, means within 1e-9")
     if wanted.save:
-        at = datetime.now(UTC)
-        facts = {
-            "at": at.isoformat(timespec="seconds"),
-            "events": wanted.events,
-            "customers": wanted.customers,
-            "cores": os.cpu_count(),
-            "load_average": [round(load, 1) for load in os.getloadavg()],  # what else the machine was doing
-            "us_per_event": {name: {"wall": round(spent.wall, 3), "cpu": round(spent.cpu, 3)} for name, spent in figures.items()},
-        }
-        (RESULTS / f"offline-{at:%Y-%m-%dT%H%M}.json").write_text(json.dumps(facts, indent=2) + "\n")
+        us_per_event = {name: {"wall": round(spent.wall, 3), "cpu": round(spent.cpu, 3)} for name, spent in figures.items()}
+        asked = {"events": wanted.events, "customers": wanted.customers}
+        keep("offline", circumstances(command_line()) | asked | {"us_per_event": us_per_event})
 
 
 def measure(folder: Path, events: int, customers: int, rounds: int, peers: list[str]) -> dict[str, Spent]:

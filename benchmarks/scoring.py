@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.result import circumstances, command_line, keep
 from examples.card_fraud.history import History
 from examples.card_fraud.train import PARITY, export, fit
 from inference.forest_scorer import ForestScorer
@@ -33,7 +31,6 @@ from inference.load_model import load_model
 from inference.model_card import ModelCard, write_card
 from inference.scorer import Rows, Scorer
 
-RESULTS = Path(__file__).with_name("results")
 BOUNDS = Path(__file__).with_name("bounds.json")
 INPUTS = 20
 BATCH_ROWS = (1, 10, 100, 1_000)
@@ -124,18 +121,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--keep", action="store_true", help="write a dated result file")
     wanted = parser.parse_args()
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__, "system": platform.platform()},
-        **measure(wanted.rounds),
-    }
+    result = circumstances(command_line()) | measure(wanted.rounds)
     print(f"{result['nodes']:,} nodes; us a row, medians of {wanted.rounds} rounds")
     print(f"{'rows a call':>12}{'loop':>10}{'runtime':>10}{'ratio':>8}{'scikit-learn':>14}")
     for size, figures in result["us_per_row"].items():
         print(f"{size:>12}{figures['loop']:>10}{figures['runtime']:>10}{figures['ratio']:>8}{figures.get('scikit_learn', ''):>14}")
     if wanted.keep:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"scoring-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
+        keep("scoring", result)
     _check_floors(result)
 
 

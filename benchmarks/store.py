@@ -20,7 +20,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -29,13 +28,13 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from benchmarks.result import circumstances, command_line, keep
 from schemas.columns import Ints, PackedBytes
 from tests.redis_server import RedisServer, running
 from transforms.redis_store import RedisStore
 from transforms.resp import command, pack_writes
 from transforms.store import WHOLE_BLOCK, Writes
 
-RESULTS = Path(__file__).with_name("results")
 BOUNDS = Path(__file__).with_name("bounds.json")
 
 KEYS = 10_000
@@ -306,8 +305,7 @@ def main() -> None:
     figures = run(given.rounds, given.batches)
     print(json.dumps(figures, indent=2))
     if given.record:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"store-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        keep("store", circumstances(command_line()) | figures)
     for name, floor in json.loads(BOUNDS.read_text())["store"].items():
         found = figures[name]
         assert isinstance(found, float)

@@ -28,7 +28,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from benchmarks.result import circumstances, command_line, keep
 from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from examples.card_fraud.train import train
 from schemas.avro import AvroSchema, load_schema
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--no-floors", action="store_true", help="measure only")
     wanted = parser.parse_args()
-    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "settings": vars(wanted)}
+    result: dict[str, Any] = circumstances(command_line()) | {"settings": vars(wanted)}
     print("setting up")
     with stand(wanted.customers) as where:
         payments = preload(where, wanted.events)
@@ -323,9 +323,7 @@ def main() -> None:
         for name, value in result[part].items():
             print(f"  {part:7} {name:20} {value:14,.2f}")
     print(f"  {result['features_compared']:,} features compared with the slow computation, all equal")
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"worker-{datetime.now(UTC):%Y-%m-%dT%H%M}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n")
+    keep("worker", result)
     if not wanted.no_floors:
         _check_floors(result)
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.load.events import Events, Traffic
 from benchmarks.load.generator import Generators, Source
 from benchmarks.load.reader import WrongAnswer
-from benchmarks.load.results import RESULTS, circumstances, keep
+from benchmarks.result import RESULTS, circumstances, keep
 from benchmarks.load.session import LEAD_IN_SECONDS, Interrupted, Session
 from benchmarks.load.shape import Shape, Word
 from benchmarks.load.stand import Stand, own_stand, stand_on

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +18,20 @@ import psutil
 
 from schemas.errors import Refused
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("millrace", "confluent-kafka", "numba", "numpy", "onnxruntime", "redis", "fastavro")
 
 
 class NotWritten(Refused):
     """A result could not be kept."""
+
+
+def command_line() -> str:
+    """What was typed to run the benchmark that asks, but for the interpreter's path."""
+    module = sys.modules["__main__"].__spec__
+    name = module.name.removesuffix(".__main__") if module is not None else Path(sys.argv[0]).name
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
 def keep(kind: str, result: Mapping[str, Any], folder: Path = RESULTS) -> Path:
