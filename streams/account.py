@@ -144,6 +144,14 @@ class Account:
         self._health.waits(partition, why)
         self._metrics.owned.set(len(self._owned))
 
+    def looked(self) -> None:
+        """The source has just looked where the partitions end."""
+        self._health.looked()
+
+    def held(self, partition: int) -> None:
+        """A partition's records wait for what they must not overtake."""
+        self._health.held(partition)
+
     def gone(self, partition: int) -> None:
         """A partition left."""
         self._owned.discard(partition)

@@ -1,7 +1,7 @@
 """A stage's health: whether it makes progress, and whether it can be given work; and the worker's, which is that of all its stages.
 
 Liveness looks at progress alone: a worker whose Redis is away waits, and restarting it would not help. A partition that has
-records to read and moves nowhere for too long is stuck, whatever its threads say.
+records to read and moves nowhere for too long is stuck, whatever its threads say. To get to the same place again and again is no progress.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ class Progress:
     """How a partition is doing."""
 
     next_offset: int = 0  # the last one committed
+    furthest: int = 0  # it ever came
+    again_from: int = -1  # where it was taken over behind that; -1 = it is not behind
+    again_to: int = -1  # how far it has come from there: to come there once more is no progress
     moved_seconds: float = 0.0  # monotonic: when it last moved, or had nothing to do
     trouble: str = ""  # why it was started over last, until it moves again
 
@@ -48,10 +51,12 @@ class Health:
         """A partition was taken over and is read from `next_offset`; if that is the same once more, it has not moved."""
         with self._lock:
             known = self._partitions.get(partition)
-            if known is None or next_offset > known.next_offset:
-                self._partitions[partition] = Progress(next_offset, self.clock())
-            else:
-                known.next_offset = next_offset
+            if known is None or next_offset > known.furthest:
+                self._partitions[partition] = Progress(next_offset, next_offset, moved_seconds=self.clock())
+                return
+            known.next_offset = next_offset
+            if next_offset < known.furthest and next_offset != known.again_from:
+                known.again_from = known.again_to = next_offset
 
     def lag(self) -> dict[int, int]:
         """By partition, the offsets between the committed one and the end."""
@@ -62,7 +67,13 @@ class Health:
     def waits(self, partition: int, why: str) -> None:
         """A partition can't be taken over yet."""
         with self._lock:
-            self._partitions.setdefault(partition, Progress(moved_seconds=self.clock())).trouble = why
+            self._partitions.setdefault(partition, Progress(furthest=-1, moved_seconds=self.clock())).trouble = why
+
+    def held(self, partition: int) -> None:
+        """A partition stands still until others have come as far: it is those that may be stuck."""
+        with self._lock:
+            if partition in self._partitions:
+                self._partitions[partition].moved_seconds = self.clock()
 
     def gone(self, partition: int) -> None:
         """A partition is not ours any more."""
@@ -72,8 +83,24 @@ class Health:
     def moved(self, partition: int, next_offset: int) -> None:
         """A partition's batch is final."""
         with self._lock:
-            if partition in self._partitions:
-                self._partitions[partition] = Progress(next_offset, self.clock())
+            known = self._partitions.get(partition)
+            if known is None:
+                return
+            known.next_offset = next_offset
+            if next_offset > known.furthest:
+                self._partitions[partition] = Progress(next_offset, next_offset, moved_seconds=self.clock())
+            elif next_offset > known.again_to and known.again_from >= 0:
+                known.again_to, known.moved_seconds, known.trouble = next_offset, self.clock(), ""
+            elif next_offset == known.furthest:
+                known.trouble = ""
+
+    def looked(self) -> None:
+        """It was just seen where the partitions end: those with nothing to do stand still for no other reason."""
+        lags, now = self.lag(), self.clock()
+        with self._lock:
+            for partition, progress in self._partitions.items():
+                if lags.get(partition, 0) == 0 and not progress.trouble:
+                    progress.moved_seconds = now
 
     def trouble(self, partition: int, why: str) -> None:
         """A partition was started over."""
@@ -83,11 +110,8 @@ class Health:
 
     def livez(self) -> tuple[bool, Json]:
         """Whether the source's thread turns, and every partition with records waiting has moved of late."""
-        lags = self.lag()
+        self.looked()
         with self._lock:
-            for partition, progress in self._partitions.items():
-                if lags.get(partition, 0) == 0 and not progress.trouble:
-                    progress.moved_seconds = self.clock()
             still = {p: round(self.clock() - progress.moved_seconds, 1) for p, progress in self._partitions.items()}
         stalled: dict[str, Json] = {str(p): seconds for p, seconds in still.items() if seconds > self.stalled_seconds}
         silent_seconds = self.clock() - self.beat()

@@ -11,11 +11,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, cast
 
 from schemas.errors import FenceLost, MillraceError, RetryLater
+from streams.alignment import Alignment
 from streams.batch import Batch
 from streams.fault_points import passing
 from streams.kafka import Consumer, KafkaDown, KafkaError, KafkaException, Record, TopicPartition, cause
@@ -31,6 +32,8 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 0.01  # how soon a question is answered while waiting for batches
 LOOK_SECONDS = 0.5
+ASK_SECONDS = 5.0  # how often the broker is asked where partitions end that bring nothing
+LATEST = -1  # in place of a time
 COUNT_SECONDS = 5.0
 COUNT_ANSWER_SECONDS = 0.5
 CAPTURE_SECONDS = 0.05  # asking who we are holds the interpreter until the client answers; an outdated answer costs one refused commit
@@ -46,6 +49,8 @@ class Watcher(Protocol):
     def waits(self, partition: int, why: str) -> None: ...
 
     def gone(self, partition: int) -> None: ...
+
+    def looked(self) -> None: ...
 
 
 class Takeover(Protocol):
@@ -72,6 +77,7 @@ class Source:
         drain_seconds: how long a revocation or a stop waits for batches under way.
         watcher: is told which partitions come and go.
         partitions: of the input, when its state began; another number stops the source. 0 = any.
+        alignment: holds back what is read too far ahead; None = nothing is.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Source:
         drain_seconds: float,
         watcher: Watcher,
         partitions: int = 0,
+        alignment: Alignment | None = None,
     ) -> None:
         self._topic = topic
         self._connect = connect
@@ -97,6 +104,7 @@ class Source:
         self._drain_seconds = drain_seconds
         self._watcher = watcher
         self._partitions = partitions
+        self._alignment = alignment
         self._counted = time.monotonic()  # when the partitions were
         self._stopping = threading.Event()
         self._faults: dict[int, float] = {}  # partition -> seconds to wait; written by other threads
@@ -104,6 +112,8 @@ class Source:
         self._arrivals: dict[int, float] = {}  # partition -> not to be taken over before (monotonic seconds)
         self._questions: deque[tuple[Callable[[Consumer], Any], Future[Any]]] = deque()
         self._ends: dict[int, int] = {}
+        self._told: dict[int, int] = {}  # where partitions that bring nothing end, as the broker said last
+        self._asked = 0.0
         self.beat_seconds = time.monotonic()  # when the thread was last seen to turn
         self._looked = 0.0
         self._captured = 0.0
@@ -140,7 +150,7 @@ class Source:
                 if not self._room():
                     self._serve_the_group()
                     continue
-                for batch in self._batches(self._poll()):
+                for batch in self._batches(self._read()):
                     while not self._room():
                         self._serve_the_group()
                     self._in_flight.enter()
@@ -201,11 +211,24 @@ class Source:
 
     # --- reading ---
 
-    def _poll(self) -> list[Record]:
+    def _read(self) -> list[Record]:
+        """What is to go on now: what was polled, if nothing is held back."""
+        if self._alignment is None:
+            return self._poll()
+        full = self._alignment.is_full
+        passed = self._alignment.passed([] if full else self._poll(0 if self._alignment.has_more else POLL_SECONDS), self.reading)
+        if full and not passed:
+            self._serve_the_group()
+            self._stopping.wait(POLL_SECONDS)
+        for partition in self._alignment.held:
+            self._watcher.held(partition)
+        return passed
+
+    def _poll(self, seconds: float = POLL_SECONDS) -> list[Record]:
         self._answer()
         messages, self._held = self._held, []
         if not messages:
-            first = cast(Record | None, self._consumer.poll(POLL_SECONDS))
+            first = cast(Record | None, self._consumer.poll(seconds))
             messages = [] if first is None else [first]
         if messages:
             messages += cast(list[Record], self._consumer.consume(max(self._batch_records - len(messages), 0), 0))
@@ -250,8 +273,23 @@ class Source:
         if time.monotonic() < self._looked + LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        for partition in self.reading:
-            _, self._ends[partition] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        known = {each: self._consumer.get_watermark_offsets(TopicPartition(self._topic, each), cached=True)[1] for each in self.reading}
+        if time.monotonic() >= self._asked + ASK_SECONDS:
+            self._asked = time.monotonic()
+            self._told = self._ask_for_ends([each for each, reading in self.reading.items() if known[each] <= reading.position])
+        for partition, end in known.items():
+            self._ends[partition] = max(end, self._told.get(partition, end))
+        self._watcher.looked()
+
+    def _ask_for_ends(self, quiet: list[int]) -> dict[int, int]:
+        """Where partitions end of which nothing comes, as the broker says: a client that no longer fetches would never notice."""
+        if not quiet:
+            return {}
+        try:
+            found = self._consumer.offsets_for_times([TopicPartition(self._topic, each, LATEST) for each in quiet], COUNT_ANSWER_SECONDS)
+        except KafkaException:
+            return {}  # a broker that is away is found out elsewhere
+        return {each.partition: each.offset for each in found if each.error is None and each.offset > 0}
 
     def _count_the_partitions(self) -> None:
         """Ask how many there are, now and then.
@@ -285,6 +323,7 @@ class Source:
         """Answer the group while there is no room for records, so that a slow dependency does not cost the membership."""
         self._answer()
         self.beat_seconds = time.monotonic()
+        self._look_at_the_ends()
         owned = [TopicPartition(self._topic, partition) for partition in self.reading]
         self._consumer.pause(owned)
         message = cast(Record | None, self._consumer.poll(0))
@@ -321,8 +360,9 @@ class Source:
             self._answer()  # the commit under way may be waiting for us
         self.reading.pop(partition, None)
         self._ends.pop(partition, None)
+        self._told.pop(partition, None)
         self._watcher.gone(partition)
-        self._held = [message for message in self._held if message.partition() != partition]
+        self._forget_held({partition})
         taken = self._arrivals.pop(partition, None) is None
         if clean and taken:
             try:
@@ -331,6 +371,12 @@ class Source:
             except MillraceError as error:
                 log.warning("not_released at=%s[%d] because=%r", self._topic, partition, str(error))
         self._takeover.forget(partition)
+
+    def _forget_held(self, partitions: Collection[int]) -> None:
+        self._held = [message for message in self._held if message.partition() not in partitions]
+        if self._alignment is not None:
+            for partition in partitions:
+                self._alignment.forget(partition)
 
     def _take_over_what_is_due(self) -> None:
         self._put_faults_back()
@@ -346,7 +392,7 @@ class Source:
             return
         again = {partition: seconds for partition, seconds in faults.items() if partition in self.reading}
         self._consumer.pause([TopicPartition(self._topic, partition) for partition in again])
-        self._held = [message for message in self._held if message.partition() not in again]
+        self._forget_held(again)
         for partition, seconds in again.items():
             del self.reading[partition]
             self._arrivals[partition] = time.monotonic() + seconds

@@ -105,3 +105,50 @@ def test_a_worker_is_as_well_as_all_its_stages_and_not_ready_before_it_has_any()
     assert not together({"a": well, "b": ill}, before=True)[0]
     assert together({}, before=True) == (True, {"stages": {}})
     assert not together({}, before=False)[0]
+
+
+def test_coming_to_the_same_place_again_and_again_is_no_progress() -> None:
+    health, clock = health_of({0: 500})
+    for seconds in range(0, 80, 5):  # each time the same records are read into the state, and the same thing goes wrong
+        clock.seconds = seconds
+        health.owns(0, 0)
+        health.moved(0, 100)
+        health.trouble(0, "redis is full")
+    assert not health.livez()[0]
+    assert not health.readyz()[0]
+
+
+def test_a_state_that_was_lost_and_is_rebuilt_from_the_beginning_makes_progress() -> None:
+    health, clock = health_of({0: 1_000})
+    health.moved(0, 900)
+    clock.seconds = 10.0
+    health.trouble(0, "its seal is broken")
+    health.owns(0, 0)
+    for seconds in range(20, 200, 20):
+        clock.seconds = seconds
+        health.moved(0, seconds)
+        assert health.livez()[0]
+    assert health.readyz()[0]
+
+
+def test_a_partition_taken_over_once_more_at_its_end_is_well() -> None:
+    health, clock = health_of({0: 100})
+    health.moved(0, 100)
+    health.trouble(0, "redis is away")
+    health.owns(0, 100)
+    health.moved(0, 100)
+    clock.seconds = 100.0
+    assert health.livez()[0]
+    assert health.readyz()[0]
+
+
+def test_a_partition_that_was_idle_and_unobserved_for_long_has_its_whole_time_once_records_come() -> None:
+    ends = {0: 0}
+    health, clock = health_of(ends)
+    clock.seconds = 1_000.0
+    health.looked()  # as the source does twice a second, whether anybody asks for the page or not
+    ends[0] = 3
+    clock.seconds = 1_030.0
+    assert health.livez()[0]
+    clock.seconds = 1_061.0
+    assert not health.livez()[0]
