@@ -70,6 +70,10 @@ imports: $(STAMP)  ## Imports go one way, and each library has one door
 bench: $(STAMP)  ## Run the benchmarks that need no services; each asserts its answer
 	@for file in benchmarks/*.py; do case $$file in */__init__.py|*/workloads.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
 
+.PHONY: bench-peers
+bench-peers: $(STAMP)  ## Run other engines beside Millrace, on the same job (PEERS="faust quix" for some)
+	$(BIN)/python -m benchmarks.peers $(PEERS)
+
 .PHONY: clean
 clean:  ## Stop the local services, and remove what was built, cached and kept
 	@if test -x $(BIN)/millrace && test -d .millrace; then $(BIN)/millrace down; MILLRACE_STATE_DIR=.millrace/demo/services $(BIN)/millrace down; fi

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.environment import NoProgram, ready
 from benchmarks.peers.events import Log
 from benchmarks.peers.measure import Interrupted, Job, Measured, run_row
 from benchmarks.peers.model import write_model
@@ -36,19 +37,33 @@ def main(arguments: list[str] | None = None) -> int:
             _list(rows, wanted.json)
             return 0
         _check(wanted)
+        prepared = _prepare(rows, named=bool(wanted.names))
         with stand(_say) as services:
-            return _run(services, rows, next(peer for peer in peers if peer.library == "millrace"), wanted)
+            return _run(services, prepared, next(peer for peer in peers if peer.library == "millrace"), wanted)
     except (PeerError, MillraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
 
 
-def _run(services: Stand, rows: list[tuple[Peer, Row]], millrace: Peer, wanted: argparse.Namespace) -> int:
+def _prepare(rows: list[tuple[Peer, Row]], named: bool) -> list[tuple[Peer, Row, Path]]:
+    """Rows with the interpreters to run them. Where this machine lacks a program a row is left out, unless it was named."""
+    found = []
+    for peer, row in rows:
+        try:
+            found.append((peer, row, ready(peer, _say)))
+        except NoProgram as error:
+            if named:
+                raise
+            _say(f"{row.name} is left out: {error}")
+    return found
+
+
+def _run(services: Stand, rows: list[tuple[Peer, Row, Path]], millrace: Peer, wanted: argparse.Namespace) -> int:
     bound = load_bound(millrace.folder / "pipeline.py")
     log, model = Log(customers=wanted.customers), services.folder / "model.onnx"
     _say("growing the forest")
     write_model(model, log, bound)
-    job = Job(log, model, output_schema(bound), _say)
+    job = Job(log, model, output_schema(bound))
     results: list[dict[str, Any]] = []
     code = 0
 
@@ -58,17 +73,18 @@ def _run(services: Stand, rows: list[tuple[Peer, Row]], millrace: Peer, wanted: 
         path = keep(results[-1], wanted.results)
         _say("; ".join([str(path.name), *measured.notes]))
 
-    for peer, row in rows:
+    for peer, row, python in rows:
         events = min(row.events, wanted.events or row.events)
         beside = None
         try:
             if peer is not millrace and not wanted.alone:
                 _say("millrace drains")
-                beside = run_row(services, job, millrace, millrace.rows[0], min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS), 0)
+                fewer = min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS)
+                beside = run_row(services, job, millrace, millrace.rows[0], Path(sys.executable), fewer, 0)
                 for note in beside.notes:
                     _say(f"millrace: {note}")
             _say(f"{row.name}: {log.history:,} + {events:,} events")
-            measured = run_row(services, job, peer, row, events, wanted.seconds)
+            measured = run_row(services, job, peer, row, python, events, wanted.seconds)
         except Interrupted as stopped:
             done(peer, row, stopped.measured, beside, events)
             code = INTERRUPTED

@@ -42,8 +42,7 @@ def drained(samples: Sequence[Sample], history: int) -> Drained | None:
     Peers that commit at intervals answer in lumps, and a cut within a lump would count some of it without its time. So the stretch ends
     when the last answer came, and begins, if there is such a moment in its first quarter, when a lump had passed.
     """
-    rises = [each for before, each in zip([None, *samples[:-1]], samples, strict=True) if before is None or each.count > before.count]
-    rises = [each for each in rises if each.count >= history]
+    rises = [each for place, each in enumerate(samples) if each.count >= history and (not place or each.count > samples[place - 1].count)]
     if len(rises) < 2:
         return None
     last = rises[-1]

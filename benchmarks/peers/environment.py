@@ -22,6 +22,21 @@ TAIL_LINES = 15
 Say = Callable[[str], None]
 
 
+class NoProgram(PeerError):
+    """A peer needs a program that this machine doesn't have."""
+
+
+def ready(peer: Peer, say: Say) -> Path:
+    """Make what a peer runs in, if it is not there; the interpreter of a Python peer, else our own.
+
+    Raises:
+        NoProgram: what it takes is not on this machine.
+        PeerError: it can't be made.
+    """
+    build(peer, say)
+    return interpreter(peer, say)
+
+
 def interpreter(peer: Peer, say: Say) -> Path:
     """The Python that runs a peer; its environment is made if it is not there.
 
@@ -62,7 +77,8 @@ def build(peer: Peer, say: Say) -> None:
     """Build a peer that needs it and is not built, or whose sources have changed since.
 
     Raises:
-        PeerError: the program that builds is not there, or fails.
+        NoProgram: the program that builds is not there.
+        PeerError: it fails.
     """
     if peer.build is None or is_built(peer.folder, peer.build):
         return
@@ -84,7 +100,7 @@ def is_built(folder: Path, build: Build) -> bool:
 def _run(command: Sequence[str], folder: Path) -> None:
     program = shutil.which(command[0])
     if program is None:
-        raise PeerError(f"{folder.name} needs {command[0]}, which is not on PATH")
+        raise NoProgram(f"{folder.name} needs {command[0]}, which is not on PATH")
     done = subprocess.run(
         [program, *command[1:]], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 from benchmarks.peers.answers import Answers, Reader, scored_schema
 from benchmarks.peers.arithmetic import Drained, Sample, drained, latencies_ms, missing_and_twice
 from benchmarks.peers.definition import Compared, compare
-from benchmarks.peers.environment import build, interpreter
 from benchmarks.peers.events import SCHEMAS, Log
 from benchmarks.peers.feeder import feeder
 from benchmarks.peers.peer import HERE, Peer, PeerError, Row
@@ -29,7 +27,7 @@ AT_1000, AT_HALF_BEST = "at_1000", "at_half_best"
 SAMPLE_SECONDS = 0.1
 LOOK_SECONDS = 0.02
 PATIENCE_SECONDS = 60.0  # for the next answer
-DRAIN_SECONDS = 150.0  # history and all
+DRAIN_SECONDS = 240.0  # history and all
 OVERRUN_SECONDS = 30.0  # for the last answers of an open loop
 HELD_SHARE = 0.9  # of its best that a peer may be asked for
 EVERY_CUSTOMER = 10  # of so many one is checked
@@ -63,20 +61,18 @@ class Job:
     log: Log
     model: Path
     millrace_schema: AvroSchema  # of Millrace's own scored events
-    say: Callable[[str], None]
 
 
-def run_row(stand: Stand, job: Job, peer: Peer, row: Row, events: int, seconds: float) -> Measured:
+def run_row(stand: Stand, job: Job, peer: Peer, row: Row, python: Path, events: int, seconds: float) -> Measured:
     """Run a row and measure it. What goes wrong is in the notes, beside what was measured before.
 
     Args:
+        python: the interpreter of a Python peer.
         events: to drain after the history.
         seconds: of each open loop; 0 = the drain alone.
     """
     measured = Measured()
     try:
-        build(peer, job.say)
-        python = interpreter(peer, job.say)
         _Run(stand, job, peer, row, measured, python).all(events, seconds)
         measured.complete = True
     except (PeerError, KafkaException) as error:
@@ -102,7 +98,8 @@ class _Run:
         self.stand, self.job, self.row, self.measured = stand, job, row, measured
         self.sent = 0
         self.loops: list[tuple[str, int, int, float, float]] = []  # name, first, count, begin, rate
-        name = f"{row.name}.{secrets.token_hex(3)}"  # Millrace runs several times on one broker
+        self.tag = secrets.token_hex(4)  # in the name of everything it makes; Millrace runs several times on one broker
+        name = f"{row.name}.{self.tag}"
         self.state = stand.folder / name
         self.input, self.output = f"{name}.payments", f"{name}.payments.scored"
         self.schema = job.millrace_schema if peer.library == "millrace" else scored_schema()
@@ -115,7 +112,6 @@ class _Run:
 
     def all(self, events: int, seconds: float) -> None:
         """Everything, in order; services are left as they were found."""
-        self.stand.clear()
         self.state.mkdir()
         self.stand.fresh_topics(self.input, self.output)
         self._send(self.job.log.history + events)
@@ -135,6 +131,7 @@ class _Run:
             self._judge(reader.answers())
             reader.close()
             shutil.rmtree(self.state, ignore_errors=True)
+            self.stand.clear(self.tag)
 
     def _send(self, last: int) -> None:
         payments = self.job.log.rows(self.sent, last)
@@ -163,7 +160,8 @@ class _Run:
         self.measured.drain = drained(samples, self.job.log.history)
 
     def _open_loops(self, process: PeerProcess, reader: Reader, seconds: float) -> None:
-        assert self.measured.drain is not None
+        if self.measured.drain is None:
+            raise PeerError("too few events to tell how fast it is; give it more")
         best = self.measured.drain.events_per_s
         self.measured.half_best_per_s = best / 2
         for name, rate in ((AT_1000, 1_000.0), (AT_HALF_BEST, best / 2)):

@@ -53,15 +53,15 @@ class Stand:
         for answer in client.create_topics([NewTopic(name, PARTITIONS, config=TOPIC_SETTINGS) for name in names]).values():
             answer.result(ANSWER_SECONDS)
 
-    def clear(self) -> None:
-        """Remove every topic but Kafka's own, and all of Redis: the next peer finds nothing of the last."""
+    def clear(self, tag: str) -> None:
+        """Remove every topic with this in its name, and all keys of the Redis database: the next peer finds nothing of the last."""
         client = admin(self.settings)
-        names = [name for name in client.list_topics(timeout=ANSWER_SECONDS).topics if not name.startswith("__")]
+        names = [name for name in client.list_topics(timeout=ANSWER_SECONDS).topics if tag in name]
         if names:
             for answer in client.delete_topics(names).values():
                 answer.result(ANSWER_SECONDS)
         with redis.Redis.from_url(self.redis_url) as connection:
-            connection.flushall()
+            connection.flushdb()
 
     def send(self, topic: str, values: list[bytes], keys: list[bytes]) -> None:
         """Send records, and wait until the broker has them."""
@@ -82,13 +82,17 @@ def stand(say: Callable[[str], None]) -> Iterator[Stand]:
     """
     folder = Path(tempfile.mkdtemp(prefix="millrace-peers-"))
     try:
-        services = local.up(folder / "services", say=say)
-        processes = []
-        for name in ("kafka", "redis"):
-            service = recall(folder / "services" / name)
-            assert service is not None
-            processes.append(psutil.Process(service.pid))
-        yield Stand(folder, services.bootstrap_servers, services.redis_url, *processes)
+        yield stand_on(local.up(folder / "services", say=say), folder)
     finally:
         local.down(folder / "services")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stand_on(services: local.Services, folder: Path) -> Stand:
+    """A stand on local services that run, with its files in a folder."""
+    processes = []
+    for name in ("kafka", "redis"):
+        service = recall(services.state_dir / name)
+        assert service is not None
+        processes.append(psutil.Process(service.pid))
+    return Stand(folder, services.bootstrap_servers, services.redis_url, *processes)

@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,22 +13,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.peers.__main__ import BAD_INPUT, main
+from benchmarks.peers.__main__ import BAD_INPUT, _prepare, main
 from benchmarks.peers.arguments import parse
 from benchmarks.peers.arithmetic import Sample, drained, latencies_ms, missing_and_twice
 from benchmarks.peers.definition import LATE, ON_TIME, TOO_LATE, compare, slow_features
-from benchmarks.peers.environment import environment_folder, is_built
+from benchmarks.peers.environment import NoProgram, environment_folder, is_built
 from benchmarks.peers.events import DAY_MS, LATENESS_MS, PER_CUSTOMER, WINDOWS_DAYS, Log, Payments, number_of
-from benchmarks.peers.measure import Measured
+from benchmarks.peers.measure import Job, Measured, run_row
+from benchmarks.peers.model import write_model
 from benchmarks.peers.peer import MANIFEST, Build, Peer, PeerError, choose, find_peers, read_peer
 from benchmarks.peers.peer_process import PeerProcess
 from benchmarks.peers.result import as_result, keep, table
+from benchmarks.peers.stand import stand_on
 from benchmarks.peers.user_code import java_lines, python_lines
 from schemas.columns import Ints, PackedBytes
+from streams.definition.load import load_bound
+from streams.local.services import Services
+from streams.scored_event import output_schema
 from tests.oracles import windows as oracle
+from tests.redis_server import RedisServer
 from transforms.aggregate import Count, Mean
 from transforms.fixed_point import FixedPoint
 from transforms.window import Window, days
@@ -293,6 +299,16 @@ def test_a_build_is_made_again_when_an_input_is_newer(tmp_path: Path) -> None:
     assert not is_built(tmp_path, build)
 
 
+def test_a_peer_that_needs_a_program_is_left_out_of_all_but_not_when_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = replace(BY_NAME["millrace"], folder=tmp_path, build=Build(("no-such-maven", "package"), (), "a.jar"))
+    assert _prepare([(peer, peer.rows[0])], named=False) == []
+    assert "no-such-maven, which is not on PATH" in capsys.readouterr().err
+    with pytest.raises(NoProgram):
+        _prepare([(peer, peer.rows[0])], named=True)
+
+
 # A peer's process
 
 
@@ -378,14 +394,19 @@ def test_a_peer_takes_the_command_line_of_the_frame(monkeypatch: pytest.MonkeyPa
     assert (given.bootstrap_servers, given.state_dir, given.guarantee) == ("bootstrap-servers", "state-dir", "exactly_once")
 
 
-@pytest.mark.broker
-def test_millraces_own_row_runs_and_is_right(tmp_path: Path) -> None:
-    command = ["millrace", "--customers", "10", "--events", "1000", "--seconds", "0", "--json", "--results", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.peers", *command], capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)
-    assert result["complete"] is True
-    assert result["features_right"]["checked"] > 100
-    assert result["features_right"]["to_the_bit"] == result["features_right"]["scores_right"] == 1.0
-    assert (result["missing"], result["twice"]) == (0, 0)
-    assert [path.name.startswith("peers-millrace-") for path in tmp_path.iterdir()] == [True]
+def test_millraces_own_row_runs_and_is_right(services: Services, server: RedisServer, tmp_path: Path) -> None:
+    (peer, row), *_ = choose(PEERS, ["millrace"])
+    bound = load_bound(peer.folder / "pipeline.py")
+    log = Log(customers=10)
+    write_model(tmp_path / "model.onnx", log, bound)
+    where = replace(stand_on(services, tmp_path), redis_url=f"{server.url}?db=9")
+    measured = run_row(
+        where, Job(log, tmp_path / "model.onnx", output_schema(bound)), peer, row, Path(sys.executable), events=1_000, seconds=0
+    )
+    assert measured.complete, measured.notes
+    assert measured.features is not None
+    assert measured.features.checked > 100
+    assert measured.features.to_the_bit == measured.features.checked
+    assert (measured.scores_right, measured.missing, measured.twice) == (1.0, 0, 0)
+    with redis.Redis.from_url(where.redis_url) as connection:
+        assert connection.dbsize() == 0  # nothing is left for the next peer
