@@ -88,6 +88,15 @@ def load_constraints(path: Path, schema: AvroSchema, environment: str = SERVING)
     return found[environment]
 
 
+def environments_of(path: Path) -> tuple[str, ...]:
+    """The environments that a file knows.
+
+    Raises:
+        SchemaError: it is missing or broken.
+    """
+    return _environments(_read(path), str(path))
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         said = yaml.load(path.read_text(encoding="utf-8"), _Once)

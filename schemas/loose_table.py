@@ -312,3 +312,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("latin-1")
     return value
+
+
+def with_column(table: Table, name: str, values: Any, as_boolean: bool) -> Table:
+    """A table with one column more, under a name of its own; numbers as true and false, if that is what they mean."""
+    return table.append_column(name, values.cast(pa.bool_()) if as_boolean else values)
+
+
+def kept(table: Table, rows: Any) -> Table:
+    """The rows of a table that a mask keeps."""
+    return table.filter(pa.array(rows))

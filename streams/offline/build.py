@@ -188,6 +188,7 @@ class _Build:
             "state_fingerprint": bound.state_fingerprint,
             "model_inputs": list(bound.features.names),
             "features": list(self._featurize.names),
+            "environment": bound.input.environment,
             "event_id": bound.event_id,
             "event_time": bound.event_time.column,
             "schema": bound.schema.definition,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schemas.environment import TRAINING, refuse_mix_up
 from schemas.errors import HistoryError
 from schemas.table_file import TableFile, open_table_file
 from streams.definition.bound import Bound
@@ -51,8 +52,11 @@ def open_features(path: Path, bound: Bound) -> FeatureFolder:
         raise HistoryError(f"{path} holds no features: it has no {MANIFEST}; `millrace features build` makes them") from error
     except (OSError, ValueError) as error:
         raise HistoryError(f"{path / MANIFEST} can't be read: {error}") from error
+    if said.get("environment") == TRAINING:
+        raise HistoryError(f"{path} is a training set, of environment {TRAINING}; wanted features, as `millrace features build` makes them")
     if said.get("format") != FORMAT:
         raise HistoryError(f"{path / MANIFEST} is of format {said.get('format')}, wanted {FORMAT}")
+    refuse_mix_up(said.get("environment"), bound.input.environment, str(path))
     found, wanted = said["feature_fingerprint"], bound.features.fingerprint
     if found != wanted:
         raise HistoryError(

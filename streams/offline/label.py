@@ -29,8 +29,10 @@ from numpy.typing import NDArray
 
 from schemas.avro import AvroSchema
 from schemas.columns import Column, Floats, Ints, Mask, Nullable, PackedBytes
+from schemas.environment import TRAINING
 from schemas.errors import HistoryError, SettingsError
 from schemas.features import Json
+from schemas.loose_table import kept as rows_kept
 from schemas.read_table import TableReader
 from schemas.table import Table, chosen, is_whole
 from schemas.table_file import ParquetParts, Part
@@ -40,6 +42,7 @@ from streams.offline.featurize import VERDICT
 from streams.offline.folder import FeatureFolder
 from streams.offline.known_labels import Labels
 from streams.offline.topic_history import Edge
+from streams.offline.training_constraints import TrainingConstraints
 from transforms.fixed_point import numbers
 from transforms.keys import key_hashes
 from transforms.label import event_id_hashes
@@ -143,6 +146,8 @@ class _Labelling:
     def __init__(self, bound: Bound, features: FeatureFolder, labels: Labels, options: LabelOptions) -> None:
         self._bound, self._features, self._labels, self._options = bound, features, labels, options
         self._counts: dict[str, Counter[str]] = {split.name: Counter() for split in options.splits}
+        self._broken: dict[str, Counter[str]] = {split.name: Counter() for split in options.splits}
+        self._training: list[TrainingConstraints | None] = []  # one, once the shape of the set is known
         self._parts: list[Json] = []
 
     def run(self, folder: Path) -> dict[str, Json]:
@@ -175,7 +180,7 @@ class _Labelling:
             "labels": len(self._labels.ids),
             "labels_of_unknown_events": int((~self._labels.matched).sum()),
         }
-        said = {**self._features.said, **facts, "parts": self._parts, "format": "training set 1"}
+        said = {**self._features.said, **facts, "parts": self._parts, "format": "training set 1", "environment": TRAINING}
         (folder / MANIFEST).write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
         return facts
 
@@ -217,7 +222,19 @@ class _Labelling:
         mask = np.zeros(len(table), np.bool_)
         mask[rows[kept]] = True
         weights: Floats = np.where(positive, 1.0, 1.0 / options.negatives)[kept]
-        return chosen(table, mask, {LABEL: positive[kept].astype(np.int8), KNOWN_AT: known_ms[kept].astype("M8[ms]"), WEIGHT: weights})
+        set_of = chosen(table, mask, {LABEL: positive[kept].astype(np.int8), KNOWN_AT: known_ms[kept].astype("M8[ms]"), WEIGHT: weights})
+        return self._sound(split, set_of)
+
+    def _sound(self, split: Split, table: Table) -> Table:
+        """Its rows that are as training wants them."""
+        if not self._training:
+            where = f"the training set of {self._features.path}"
+            self._training = [TrainingConstraints.of(self._bound, table, LABEL, where, self._features.said["source"].get("time_zone"))]
+        if self._training[0] is None:
+            return table
+        sound, broken = self._training[0].look(table)
+        self._broken[split.name].update(broken)
+        return rows_kept(table, sound)
 
     def _known(self, ids: Ints, times: Ints, by_ms: int) -> tuple[NDArray[np.intp], Ints]:
         """The place of each event's label known by then, and when it, or that there is none, became known."""
@@ -254,6 +271,7 @@ class _Labelling:
             "labels_known_by": _iso(options.known_ms(split)),
             "delay_ms": options.delay_ms,
             **{name: self._counts[split.name][name] for name in ("positives", "negatives", "negatives_kept", "unripe", "refused")},
+            "broken": dict(sorted(self._broken[split.name].items())),
         }
 
     def _describer(self, split: Split) -> Any:
@@ -288,6 +306,7 @@ def label_words(facts: Mapping[str, Any]) -> str:
             f"  {name}: {said['positives']:,} positives, {said['negatives']:,} negatives{sampled}, {share:.3%} positive; "
             f"labels known by {said['labels_known_by']}; left out: {said['unripe']:,} too young, {said['refused']:,} refused"
         )
+        lines += [f"    left out by the constraints of {TRAINING}: {count:,} {name}" for name, count in said["broken"].items()]
     if facts["labels_of_unknown_events"]:
         lines.append(f"  {facts['labels_of_unknown_events']:,} of {facts['labels']:,} labels are of events that are in no split")
     return "\n".join(lines)
