@@ -19,6 +19,7 @@ final class ScoreBatches extends AbstractStreamOperator<ScoredPayment>
     private final int mostRows;
 
     private transient Model model;
+    private transient Model.Scorer scorer;
     private transient ScoredPayment[] waiting;
     private transient double[][] features;
     private transient float[] scores;
@@ -33,7 +34,8 @@ final class ScoreBatches extends AbstractStreamOperator<ScoredPayment>
     @Override
     public void open() throws Exception {
         super.open();
-        model = new Model(path, mostRows);
+        model = new Model(path);
+        scorer = model.new Scorer(mostRows);
         waiting = new ScoredPayment[mostRows];
         features = new double[mostRows][];
         scores = new float[mostRows];
@@ -72,7 +74,7 @@ final class ScoreBatches extends AbstractStreamOperator<ScoredPayment>
         if (rows == 0) {
             return;
         }
-        model.score(features, rows, scores);
+        scorer.score(features, rows, scores);
         for (int row = 0; row < rows; row++) {
             waiting[row].score = scores[row];
             output.collect(record.replace(waiting[row]));

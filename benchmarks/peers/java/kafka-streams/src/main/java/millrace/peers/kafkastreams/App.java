@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import millrace.peers.job.Arguments;
+import millrace.peers.job.Model;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -48,9 +49,10 @@ public final class App {
                 arguments.get("store").equals("rocksdb")
                         ? Stores.persistentKeyValueStore(ScorePayments.PAYMENTS)
                         : Stores.inMemoryKeyValueStore(ScorePayments.PAYMENTS);
+        Model model = new Model(arguments.get("model"));
         return new Topology()
                 .addSource("input", new ByteArrayDeserializer(), new ByteArrayDeserializer(), arguments.get("input"))
-                .addProcessor("score", () -> new ScorePayments(arguments), "input")
+                .addProcessor("score", () -> new ScorePayments(arguments, model), "input")
                 .addStateStore(
                         Stores.keyValueStoreBuilder(payments, Serdes.Bytes(), Serdes.ByteArray()).withCachingDisabled(), "score")
                 .addStateStore(

@@ -3,6 +3,7 @@ package millrace.peers.kafkastreams;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.time.Instant;
 import millrace.peers.job.Arguments;
 import millrace.peers.job.Model;
 import millrace.peers.job.Payment;
@@ -10,6 +11,7 @@ import millrace.peers.job.PaymentReader;
 import millrace.peers.job.ScoredWriter;
 import millrace.peers.job.Windows;
 import org.apache.kafka.common.utils.Bytes;
+import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.processor.PunctuationType;
 import org.apache.kafka.streams.processor.api.Processor;
 import org.apache.kafka.streams.processor.api.ProcessorContext;
@@ -30,6 +32,7 @@ final class ScorePayments implements Processor<byte[], byte[], byte[], byte[]> {
     private static final int SCORED_BATCH = -1; // where the number of the last scored batch is kept, among the places of rows
 
     private final Arguments arguments;
+    private final Model.Scorer scorer;
     private final int mostRows;
     private final byte[][] keys;
     private final String[] ids;
@@ -42,13 +45,13 @@ final class ScorePayments implements Processor<byte[], byte[], byte[], byte[]> {
     private Customers customers;
     private PaymentReader reader;
     private ScoredWriter writer;
-    private Model model;
     private int rows;
     private long batch = 1;
 
-    ScorePayments(Arguments arguments) {
+    ScorePayments(Arguments arguments, Model model) {
         this.arguments = arguments;
         mostRows = arguments.number("rows");
+        scorer = model.new Scorer(mostRows);
         keys = new byte[mostRows][];
         ids = new String[mostRows];
         timestamps = new long[mostRows];
@@ -64,9 +67,10 @@ final class ScorePayments implements Processor<byte[], byte[], byte[], byte[]> {
         unscored = context.getStateStore(UNSCORED);
         reader = new PaymentReader(arguments.get("schemas"));
         writer = new ScoredWriter(arguments.get("schemas"));
-        model = new Model(arguments.get("model"), mostRows);
         takeUpUnscored();
-        context.schedule(Duration.ofMillis(arguments.number("commit-ms")), PunctuationType.WALL_CLOCK_TIME, now -> scoreAndCommit());
+        // Counted from one moment, all tasks of a thread are due together, and one transaction has the rows of all.
+        Duration every = Duration.ofMillis(arguments.number("score-ms"));
+        context.schedule(Instant.EPOCH, every, PunctuationType.WALL_CLOCK_TIME, now -> scoreInTime());
     }
 
     @Override
@@ -85,22 +89,19 @@ final class ScorePayments implements Processor<byte[], byte[], byte[], byte[]> {
         }
     }
 
-    @Override
-    public void close() {
-        model.close();
-    }
-
-    /** The rows that wait are scored before the commit that is asked for: it follows at once, no record comes between. */
-    private void scoreAndCommit() {
+    /** Under exactly-once a row is seen when it is committed: the commit asked for here follows at once, no record comes between. */
+    private void scoreInTime() {
         score();
-        context.commit();
+        if (arguments.get("guarantee").equals(StreamsConfig.EXACTLY_ONCE_V2)) {
+            context.commit();
+        }
     }
 
     private void score() {
         if (rows == 0) {
             return;
         }
-        model.score(features, rows, scores);
+        scorer.score(features, rows, scores);
         for (int row = 0; row < rows; row++) {
             context.forward(new Record<>(keys[row], writer.write(ids[row], features[row], scores[row]), timestamps[row]));
         }
