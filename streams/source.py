@@ -52,6 +52,8 @@ class Watcher(Protocol):
 
     def looked(self) -> None: ...
 
+    def held(self, partition: int) -> None: ...
+
 
 class Takeover(Protocol):
     """Decides where a partition starts and becomes the owner of its state (`streams.takeover`)."""

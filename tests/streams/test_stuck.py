@@ -28,6 +28,7 @@ class Watched:
 
     def __init__(self, health: Health) -> None:
         self.owns, self.waits, self.gone, self.looked = health.owns, health.waits, health.gone, health.looked
+        self.held = health.held
 
 
 class At0:
@@ -52,14 +53,12 @@ class Reader:
 
     def __init__(self, broker: Broker, topic: str, group: str) -> None:
         self.topic, self.broker = topic, broker
-        self.consumer: Consumer
         self.takeover, self.in_flight = At0(), InFlight(3)
         self.health = Health(STALLED_SECONDS, lambda: self.source.ends(), lambda: self.source.beat_seconds)
         settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, session_timeout_ms=2_000)
 
-        def connect(*on: Any) -> Consumer:
-            self.consumer = group_consumer(settings, group, topic, *on, lambda up: None)
-            return self.consumer
+        def connect(assigned: Any, revoked: Any, lost: Any) -> Consumer:
+            return group_consumer(settings, group, topic, assigned, revoked, lost, lambda up: None)
 
         self.source = Source(topic, connect, self.takeover, Ownership(), self.in_flight, self.final, 100, 1.0, Watched(self.health))
         self.thread = threading.Thread(target=self.source.run)
