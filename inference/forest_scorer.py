@@ -7,7 +7,7 @@ import numpy as np
 from inference.forest import Forest
 from inference.model_card import ModelCard
 from inference.onnx_scorer import Graph
-from inference.scorer import Rows, Scores
+from inference.scorer import Parity, Rows, Scores
 from schemas.errors import ScoringFailed
 
 
@@ -16,6 +16,7 @@ class ForestScorer:
 
     def __init__(self, card: ModelCard, forest: Forest, preprocessing: Graph | None) -> None:
         self.card = card
+        self.parity: Parity | None = None
         self.forest = forest
         self._preprocessing = preprocessing
 

@@ -6,28 +6,67 @@ that lie on the splits and next to them; if one bit differs, the model is left t
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from inference.forest_scorer import ForestScorer
+from inference.golden import golden_path, hold_to, read_golden
 from inference.onnx_forest import Parts, take_apart
 from inference.onnx_scorer import CPU, Graph, OnnxScorer, read_model
+from inference.scorer import ConstantScorer
+from schemas.errors import ModelError
 
+CONSTANT = "constant:"
 _PROBES = 512
 
+_log = logging.getLogger(__name__)
 
-def load_model(path: Path, provider: str = CPU, compile_forest: bool = True) -> ForestScorer | OnnxScorer:
+Loaded = ForestScorer | OnnxScorer | ConstantScorer
+
+
+def load_model(path: Path, provider: str = CPU, compile_forest: bool = True) -> Loaded:
     """An ONNX model, checked, warmed up and ready to score, with its card; in the faster of the two ways if it allows it.
 
+    If a golden set stands beside it, it is held to that, and `parity` says how closely it keeps to it. One without a golden set loads
+    as well: `parity` is None then.
+
     Args:
-        path: the ``.onnx`` file.
+        path: the ``.onnx`` file; or ``constant:0.5``, in any folder, for a model that says that of every event.
         provider: ONNX Runtime's execution provider. With another than the CPU the whole model runs there.
         compile_forest: False leaves forests to ONNX Runtime too.
 
     Raises:
-        ModelError: the file is missing, is not ONNX, or breaks the contract of `OnnxScorer`.
+        ModelError: the file is missing, is not ONNX, or breaks the contract of `OnnxScorer`; or it does not score its golden set
+            as it should.
     """
+    if path.name.startswith(CONSTANT):
+        return _constant(path.name)
+    scorer = _in_the_faster_way(path, provider, compile_forest)
+    golden = read_golden(path)
+    if golden is None:
+        _log.info("model without a golden set name=%s version=%s wanted=%s", scorer.card.name, scorer.card.version, golden_path(path))
+        return scorer
+    scorer.parity = hold_to(golden, scorer, scorer.card, path)
+    _log.info(
+        "model scores as its golden set says name=%s version=%s rows=%d largest_difference=%.3g tolerance=%g",
+        scorer.card.name, scorer.card.version, scorer.parity.rows, scorer.parity.largest_difference, scorer.parity.tolerance,
+    )  # fmt: skip
+    return scorer
+
+
+def _constant(text: str) -> ConstantScorer:
+    try:
+        value = float(text.removeprefix(CONSTANT))
+    except ValueError as error:
+        raise ModelError(f"model {text!r}: wanted a number from 0 to 1 after {CONSTANT!r}, such as {CONSTANT}0.5") from error
+    if not 0 <= value <= 1:
+        raise ModelError(f"model {text!r}: {value:g} is no score, wanted 0 to 1")
+    return ConstantScorer(value)
+
+
+def _in_the_faster_way(path: Path, provider: str, compile_forest: bool) -> ForestScorer | OnnxScorer:
     whole = OnnxScorer(path, provider)
     parts = take_apart(read_model(path)) if compile_forest and provider == CPU else None
     if parts is None:

@@ -3,7 +3,8 @@
 Each entry is one of the file's metadata properties, under ``millrace.``; lists and mappings are JSON:
 
     millrace.name  millrace.version  millrace.feature_names  millrace.feature_fingerprint  millrace.threshold
-    millrace.schema_fingerprint  millrace.trained_at  millrace.libraries  millrace.metrics      (these four may be missing)
+    millrace.schema_fingerprint  millrace.trained_at  millrace.libraries  millrace.metrics
+    millrace.training_data_sha256  millrace.golden_sha256                                       (these six may be missing)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PREFIX = "millrace."
 NEEDED = ("name", "version", "feature_names", "feature_fingerprint", "threshold")
+ANY_FEATURES = "any"  # the fingerprint of a model that looks at none
 WAY_OUT = "write one with inference.model_card.write_card when the model is exported"
 
 
@@ -37,6 +39,8 @@ class ModelCard:
     trained_at: str | None = None  # ISO 8601: the end of the history it was trained on
     libraries: Mapping[str, str] = field(default_factory=dict, hash=False)  # what made it: name to version
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # measured before it went out
+    training_data_sha256: str | None = None  # of the rows it learned from, and what they were; as whoever trained it says
+    golden_sha256: str | None = None  # of the golden set beside it
 
 
 def write_card(model: ModelProto, card: ModelCard) -> None:
@@ -60,6 +64,8 @@ def to_metadata(card: ModelCard) -> dict[str, str]:
         "trained_at": card.trained_at,
         "libraries": json.dumps(dict(card.libraries), sort_keys=True) if card.libraries else None,
         "metrics": json.dumps(dict(card.metrics), sort_keys=True) if card.metrics else None,
+        "training_data_sha256": card.training_data_sha256,
+        "golden_sha256": card.golden_sha256,
     }
     return {PREFIX + key: value for key, value in entries.items() if value is not None}
 
@@ -86,6 +92,8 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> ModelCard:
         trained_at=entries.get("trained_at"),
         libraries={name: str(version) for name, version in _mapping(entries, "libraries", where).items()},
         metrics=_metrics(entries, where),
+        training_data_sha256=entries.get("training_data_sha256"),
+        golden_sha256=entries.get("golden_sha256"),
     )
 
 
@@ -100,6 +108,8 @@ def bind(card: ModelCard, inputs: tuple[str, ...], feature_fingerprint: str) -> 
     Raises:
         ModelError: names, their count, their order or the definitions behind them differ; both sides are shown.
     """
+    if card.feature_fingerprint == ANY_FEATURES:
+        return
     made_for = card.feature_names
     who = f"model {card.name} {card.version}"
     if sorted(made_for) != sorted(inputs):

@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from inference.contract import check_inputs, check_outputs
 from inference.model_card import ModelCard, from_metadata
-from inference.scorer import Rows, Scores
+from inference.scorer import Parity, Rows, Scores
 from schemas.errors import ModelError, ScoringFailed
 
 CPU = "CPUExecutionProvider"
@@ -52,6 +52,7 @@ class OnnxScorer:
             ModelError: the file is missing, is not ONNX, or breaks the contract; what was found and what was wanted are in the message.
         """
         self._where = str(path)
+        self.parity: Parity | None = None
         self._session = open_session(read_model(path), self._where, provider)
         self.card: ModelCard = from_metadata(self._session.get_modelmeta().custom_metadata_map, self._where)
         self._inputs = check_inputs(self._session.get_inputs(), self.card.feature_names, self._where)

@@ -23,7 +23,7 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,6 +43,7 @@ if __package__ in (None, ""):  # run as a file: the project's root is two folder
 
 from examples.card_fraud.history import History, history
 from examples.card_fraud.simulate import DAY_MS, Simulator
+from inference.golden import Golden, golden_path, write_golden
 from inference.load_model import load_model
 from inference.model_card import ModelCard, write_card
 from inference.scorer import Rows, Scores
@@ -56,6 +57,7 @@ LABEL_DELAY_DAYS = 7
 WEEK_DAYS = 7
 ALERTS_PER_THOUSAND = 3
 PARITY = 1e-6  # how far a score may lie from scikit-learn's: a hundred float32 leaves, summed in float32
+GOLDEN_ROWS = 256
 SCENARIOS = ("genuine", "large amount", "compromised terminal", "compromised card")
 
 
@@ -69,7 +71,7 @@ class Split:
 
 
 def train(bound: Bound, simulator: Simulator, out_path: Path, days: int = DAYS, trees: int = 100, seed: int = 0) -> ModelCard:
-    """Simulate history, train a forest on it, and write it as an ONNX file with its card.
+    """Simulate history, train a forest on it, and write it as an ONNX file with its card, and its golden set beside it.
 
     The same arguments and library versions give the same bytes.
 
@@ -89,19 +91,26 @@ def train(bound: Bound, simulator: Simulator, out_path: Path, days: int = DAYS, 
     model = fit(split.train, trees, seed)
     graph = export(model, len(bound.features.names))
     threshold = choose_threshold(_probability(model, split.choose.rows))
+    made_by = {name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")}
+    model_version = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()[:12]
+    golden = golden_set(bound, model, model_version, split.judge.rows, {"scikit-learn": made_by["scikit-learn"]})
     card = ModelCard(
         name=bound.model.name,
-        version=hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()[:12],
+        version=model_version,
         feature_names=bound.features.names,
         feature_fingerprint=bound.features.fingerprint,
         threshold=threshold,
         schema_fingerprint=bound.schema.fingerprint,
         trained_at=datetime.fromtimestamp((simulator.start_ms + days * DAY_MS) / 1000, UTC).isoformat(),
-        libraries={name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
+        libraries=made_by,
         metrics=judge(split.judge, _probability(model, split.judge.rows), threshold),
+        training_data_sha256=digest(split.train),
+        golden_sha256=golden.sha256,
     )
     write_card(graph, card)
+    golden_path(out_path).unlink(missing_ok=True)  # the old one is not the new model's
     _save(graph, out_path)
+    write_golden(out_path, golden)
     _check_parity(out_path, split.judge.rows, _probability(model, split.judge.rows))
     report(split, card, _probability(model, split.judge.rows))
     return card
@@ -155,6 +164,22 @@ def export(model: Pipeline, width: int) -> onnx.ModelProto:
     del graph.opset_import[:]  # the converter writes them in the order of a set of strings: another one in every process
     graph.opset_import.extend(onnx.helper.make_opsetid(domain, number) for domain, number in opsets.items())
     return graph
+
+
+def golden_set(bound: Bound, model: Pipeline, model_version: str, rows: Rows, made_by: Mapping[str, str]) -> Golden:
+    """Rows of all heights of score, from the lowest to the highest, with what scikit-learn makes of them."""
+    scores = _probability(model, rows)
+    picked = np.argsort(scores, kind="stable")[np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(np.int64))]
+    return Golden(
+        bound.model.name, model_version, bound.features.fingerprint, bound.features.names, rows[picked], scores[picked], PARITY, made_by
+    )
+
+
+def digest(part: History) -> str:
+    """SHA-256 of the rows a model learned from, and of what each turned out to be."""
+    found = hashlib.sha256(part.rows.astype("<f4").tobytes())
+    found.update(part.fraud.astype(np.uint8).tobytes())
+    return found.hexdigest()
 
 
 def choose_threshold(scores: Floats) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from inference.load_model import load_model
@@ -45,6 +46,11 @@ def check_pipeline(bound: Bound, settings: Settings) -> dict[str, Json]:
             "path": bound.model.path,
             "threshold": threshold,
             "feature_fingerprint": card.feature_fingerprint,
+            "trained_at": card.trained_at,
+            "training_data_sha256": card.training_data_sha256,
+            "libraries": dict(card.libraries),
+            "metrics": dict(card.metrics),
+            "golden": None if scorer.parity is None else asdict(scorer.parity),
         },
         "stages": running,
         "delivery": settings.worker.delivery,
@@ -69,5 +75,12 @@ def check_words(facts: Mapping[str, Any]) -> str:
     ]
     inputs = f"{len(facts['features'])} inputs {model['feature_fingerprint']}"
     lines.append(f"  model    {model['name']} {model['version']}  {inputs}, threshold {model['threshold']}")
+    golden = model["golden"]
+    held = (
+        "none beside the model"
+        if golden is None
+        else "{rows} rows within {tolerance:g}, the farthest {largest_difference:.2g}".format(**golden)
+    )
+    lines.append(f"  golden   {held}")
     lines += [f"  stage    {stage['stage']}: group {stage['group']}, state {stage['state']}" for stage in facts["stages"]]
     return "\n".join([*lines, "fit to run"])

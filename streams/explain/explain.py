@@ -12,6 +12,7 @@ import numpy as np
 
 from inference.contribution import contributions
 from inference.float32 import to_float32
+from inference.golden import read_golden
 from inference.load_model import load_model
 from inference.model_card import ModelCard
 from inference.model_card import bind as bind_model
@@ -293,10 +294,11 @@ class _Explanation:
         }
 
     def _background(self, served: Served | None) -> tuple[Rows, str]:
-        """What is usual: the scored events before this one."""
-        if served is None:
-            return np.empty((0, 0), np.float32), ""
-        before = self.outputs.before(served.at, MOST_BACKGROUND)
+        """What is usual: the model's golden set, or without one the scored events before this one."""
+        golden = read_golden(self.options.model or self.bound.model_path)
+        if golden is not None:
+            return golden.rows[:: -(-len(golden.rows) // MOST_BACKGROUND)], "the model's golden set"
+        before = [] if served is None else self.outputs.before(served.at, MOST_BACKGROUND)
         rows: Floats = np.array([[each[name] for name in self.bound.features.names] for each in before])
         return to_float32(rows).rows if len(rows) else np.empty((0, 0), np.float32), "the scored events before it"
 

@@ -15,6 +15,7 @@ from examples.card_fraud.history import History, history
 from examples.card_fraud.simulate import COMPROMISED_CARD, DAY_MS, MONDAY_MS, Simulator
 from examples.card_fraud.train import LABEL_DELAY_DAYS, cut, train
 from inference.forest_scorer import ForestScorer
+from inference.golden import golden_path, read_golden
 from inference.load_model import load_model
 from inference.model_card import ModelCard, bind
 from schemas.errors import ModelError
@@ -62,7 +63,8 @@ def test_training_again_gives_the_same_bytes(bound: Bound, trained: tuple[ModelC
     again = tmp_path / "again.onnx"
     assert train(bound, WORLD, again, days=DAYS, trees=8) == card
     assert again.read_bytes() == path.read_bytes()
-    assert list(tmp_path.iterdir()) == [again]
+    assert golden_path(again).read_bytes() == golden_path(path).read_bytes()
+    assert sorted(tmp_path.iterdir()) == sorted([again, golden_path(again)])
 
 
 def test_the_card_says_what_made_the_model_and_how_good_it_was(bound: Bound, trained: tuple[ModelCard, Path]) -> None:
@@ -74,6 +76,21 @@ def test_the_card_says_what_made_the_model_and_how_good_it_was(bound: Bound, tra
     assert 0 < card.metrics["average_precision"] <= 1
     assert 0 <= card.metrics["precision"] <= 1
     assert {f"recall_{kind}" for kind in ("large_amount", "compromised_terminal", "compromised_card")} <= set(card.metrics)
+
+
+def test_the_golden_set_holds_scores_of_all_heights_and_is_held_to(bound: Bound, trained: tuple[ModelCard, Path]) -> None:
+    card, path = trained
+    golden = read_golden(path)
+    assert golden is not None
+    assert (golden.version, golden.feature_names, golden.sha256) == (card.version, bound.features.names, card.golden_sha256)
+    assert golden.rows.shape == (256, len(bound.features.names))
+    assert np.count_nonzero(golden.scores >= card.threshold) > 0
+    assert np.count_nonzero(golden.scores < card.threshold) > 100
+    scorer = load_model(path)
+    assert scorer.parity is not None
+    assert scorer.parity.largest_difference <= scorer.parity.tolerance == 1e-6
+    assert card.training_data_sha256 is not None
+    assert len(card.training_data_sha256) == 64
 
 
 def test_the_report_counts_every_kind_of_payment(

@@ -67,7 +67,7 @@ def forest_of(seed: int, trees: int, depth: int) -> Forest:
     return Forest(random.integers(0, K, shape).astype(np.uint32), thresholds, leaves, np.full(trees, depth, np.int64))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 6))
 def test_the_walk_down_trees_is_shapleys_definition(seed: int, trees: int, depth: int) -> None:
     forest = forest_of(seed, trees, depth)

@@ -25,6 +25,8 @@ cards = st.builds(
     trained_at=st.none() | text,
     libraries=st.dictionaries(text, text, max_size=3),
     metrics=st.dictionaries(text, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    training_data_sha256=st.none() | text,
+    golden_sha256=st.none() | text,
 )
 
 
