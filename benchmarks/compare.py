@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.parts import BROKER, NEED_A_BROKER, PARTS
-from benchmarks.result import circumstances, keep
+from benchmarks.result import circumstances, keep, signals_interrupt
 from schemas.errors import MillraceError, Refused
 from streams.local import services as local
 
@@ -277,7 +277,11 @@ def main() -> int:
             else "wanted at least one launch and pair"
         )
     try:
-        verdicts = compare(wanted, parts)
+        with signals_interrupt():
+            verdicts = compare(wanted, parts)
+    except KeyboardInterrupt:
+        print("compare: interrupted; what had been compared stands above", file=sys.stderr)
+        return 130
     except MillraceError as error:
         print(f"compare: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, Refused) else 1

@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,10 +50,9 @@ def keep(kind: str, result: Mapping[str, Any], folder: Path = RESULTS) -> Path:
         new.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         new.replace(file)
     except OSError as error:
-        new.unlink(missing_ok=True)
-        raise NotWritten(
-            f"{file} can't be written: {error.strerror or error}; wanted a folder with room, --results names another"
-        ) from error
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise NotWritten(f"{file} can't be written: {error.strerror or error}; --results names another folder") from error
     return file
 
 
@@ -64,6 +65,20 @@ def circumstances(command: str) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
     }
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM ends a benchmark as Ctrl-C does, so that services are ended and what was measured is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def machine() -> dict[str, Any]:

@@ -7,10 +7,8 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +19,12 @@ import numpy as np
 from benchmarks.load.events import Events, Traffic
 from benchmarks.load.generator import Generators, Source
 from benchmarks.load.reader import WrongAnswer
-from benchmarks.result import RESULTS, circumstances, keep
 from benchmarks.load.session import LEAD_IN_SECONDS, Interrupted, Session
 from benchmarks.load.shape import Shape, Word
 from benchmarks.load.stand import Stand, own_stand, stand_on
 from benchmarks.load.watch import LEAST_FREE_BYTES, DiskFull, room_words
 from benchmarks.load.words import load_words
+from benchmarks.result import RESULTS, circumstances, keep, signals_interrupt
 from schemas.errors import MillraceError
 from streams.settings import Settings
 
@@ -69,7 +67,7 @@ class Options:
     hold_seconds: float = 60.0
     checked_keys: int = 20
     results: Path = RESULTS
-    command: str = field(default_factory=lambda: shlex.join(["millrace", *sys.argv[1:]]))
+    command: str = field(default_factory=lambda: _command())
 
 
 def run_load(options: Options, as_json: bool = False) -> int:
@@ -83,7 +81,7 @@ def run_load(options: Options, as_json: bool = False) -> int:
     shape = Shape(options.shape, options.rate, options.seconds)
     result: dict[str, Any] = circumstances(options.command) | {"kind": "load", "complete": False, "settings": _told(options)}
     try:
-        with _signals_interrupt(), _stand(options) as stand:
+        with signals_interrupt(), _stand(options) as stand:
             _measure(options, shape, stand, result)
         result["complete"] = True
     except (KeyboardInterrupt, Interrupted) as error:
@@ -154,26 +152,21 @@ def _keep(options: Options, result: dict[str, Any]) -> None:
         say(f"result: {keep(f'load-{kind}', result, options.results)}")
 
 
+def _command() -> str:
+    """What was typed, but for where the result goes."""
+    words = sys.argv[1:]
+    if "--results" in words:
+        at = words.index("--results")
+        words = words[:at] + words[at + 2 :]
+    return shlex.join(["millrace", *words])
+
+
 def _told(options: Options) -> dict[str, Any]:
     """The options, as the result has them."""
     left_out = ("settings", "settings_file", "results", "command")
     told = {name: value for name, value in asdict(options).items() if name not in left_out}
     services = "its own" if options.settings is None else "those of the settings"
     return told | {"pipeline": os.path.relpath(options.pipeline), "services": services}
-
-
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: services are ended, and what was measured is kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def say(words: str) -> None:
