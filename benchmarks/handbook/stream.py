@@ -188,11 +188,16 @@ def all_days(rows: Transactions) -> range:
     return range(int(rows.day[0]), int(rows.day[-1]) + LABEL_DELAY_DAYS + 1)
 
 
-def days_of(bound: Bound, rows: Transactions, days: range) -> Iterator[tuple[Topic, Columns]]:
-    """What is sent on some days, in its order: each day first the labels that are known by then."""
+def days_of(bound: Bound, rows: Transactions, days: range, at_once: int = 1) -> Iterator[tuple[Topic, Columns]]:
+    """What is sent on some days, in its order: each day, or several at once, first the labels that are known by then.
+
+    As windows over labels end as many days back as labels take, up to seven days may go together.
+    """
     day = rows.day
-    for now in days:
-        known, happening = np.flatnonzero(day == now - LABEL_DELAY_DAYS), np.flatnonzero(day == now)
+    for first in range(days.start, days.stop, at_once):
+        end = min(first + at_once, days.stop)
+        known = np.flatnonzero((day >= first - LABEL_DELAY_DAYS) & (day < end - LABEL_DELAY_DAYS))
+        happening = np.flatnonzero((day >= first) & (day < end))
         if len(known):
             yield _labels(bound), rows.label_columns(known)
         if len(happening):

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.handbook.transactions import made_up, published
 from benchmarks.published.live import Live
-from benchmarks.published.reproduce import reproduce
+from benchmarks.published.reproduce import TABLES, reproduce
 from benchmarks.published.weeks import FIRST_TRAINING_DAY, LOOK_BACK, folds
 from streams.local import services as local
 
@@ -34,8 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder of transactions.parquet; without it transactions are made up")
     parser.add_argument("--weeks", type=int, default=4, choices=range(1, 5), help="test weeks of the second table")
+    parser.add_argument("--table", action="append", default=[], choices=TABLES, help="one of the tables; both if not given")
     parser.add_argument("--only", action="append", default=[], metavar="MODEL", help="one of the models; may be given again")
-    parser.add_argument("--partitions", type=int, default=2)
     wanted = parser.parse_args()
     weeks = folds(wanted.weeks, FIRST_TRAINING_DAY if wanted.data else LOOK_BACK)
     first, end = weeks[0].train.start - LOOK_BACK, weeks[-1].test.stop
@@ -44,8 +44,8 @@ def main() -> None:
     began = time.monotonic()
     try:
         services = local.up(folder / "services", say=lambda words: print(f"  {words}"))
-        live = Live(folder / "pipelines", services.bootstrap_servers, services.redis_url, wanted.partitions, rows)
-        found = reproduce(live, rows, weeks, wanted.only, lambda words: print(words, flush=True))
+        live = Live(folder / "pipelines", services.bootstrap_servers, services.redis_url, rows)
+        found = reproduce(live, rows, weeks, wanted.table or TABLES, wanted.only, lambda words: print(words, flush=True))
     finally:
         local.down(folder / "services")
         shutil.rmtree(folder, ignore_errors=True)
@@ -53,7 +53,7 @@ def main() -> None:
     now = datetime.now(UTC)
     result = {
         "at": now.isoformat(timespec="seconds"),
-        "settings": {"weeks": wanted.weeks, "only": wanted.only, "partitions": wanted.partitions},
+        "settings": {"weeks": wanted.weeks, "tables": wanted.table or list(TABLES), "only": wanted.only},
         "made_up": wanted.data is None,
         "libraries": {name: _version(name) for name in LIBRARIES},
         "seconds": round(time.monotonic() - began),
@@ -67,7 +67,7 @@ def main() -> None:
 def tables_in_words(found: Mapping[str, Any], beside_the_book: bool) -> str:
     """Both tables, and what the book has."""
     lines = []
-    for table in ("single_split", "four_folds"):
+    for table in (name for name in TABLES if name in found):
         lines.append(f"\n{table.replace('_', ' '):28} {'served':^21}" + f"{'book':^23}" * beside_the_book)
         for name, row in found[table].items():
             printed = (

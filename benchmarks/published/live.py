@@ -1,4 +1,4 @@
-"""The live path: for each model a pipeline of its own, all reading the same transactions and labels, fed in step with the days.
+"""The live path: for each model a pipeline of its own, all reading the same transactions and labels, fed in step with the weeks.
 
     handbook ────────┬─▶ by-customer ─┐
                      │                ├─▶ handbook_features.by-terminal ─▶ by-terminal ─▶ handbook_features.scored   for learning
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.handbook.reader import NoProgress, Reader
 from benchmarks.handbook.stream import HEADER_BYTES, Run, days_of
-from benchmarks.handbook.transactions import Transactions
+from benchmarks.handbook.transactions import LABEL_DELAY_DAYS, Transactions
 from benchmarks.handbook.worker_process import logs_in, start_worker, stop_workers
 from schemas.codec import Decoder
 from schemas.columns import Floats, Ints, PackedBytes, Ragged
@@ -34,6 +34,7 @@ from streams.scored_event import output_schema
 from transforms.fixed_point import numbers
 
 DECODED_AT_ONCE = 50_000
+PARTITIONS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +103,20 @@ class Series:
 
 @dataclass
 class Live:
-    """A stream of transactions and their labels, fed day by day to one pipeline a model.
+    """A stream of transactions and their labels, fed week by week to one pipeline a model.
+
+    A week's transactions are sent when the labels of the week before stand in the terminals' topic; no window looks at younger ones. Within
+    one partition all records keep their order.
 
     Args:
         folder: gets the pipelines' files, the models and the workers' logs.
         bootstrap_servers, redis_url: where the services are.
-        partitions: of every topic.
         rows: all transactions there will be.
     """
 
     folder: Path
     bootstrap_servers: str
     redis_url: str
-    partitions: int
     rows: Transactions
     _series: dict[str, Series] = field(default_factory=dict, init=False)
     _routed: int = field(default=0, init=False)  # transactions and labels that were sent
@@ -137,10 +139,10 @@ class Live:
     def add(self, name: str) -> Series:
         """One more pipeline, whose model comes later; until then it scores by the amount."""
         word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-        run = Run(self.folder / word, self.bootstrap_servers, self.redis_url, self.partitions, f"handbook_{word}")
+        run = Run(self.folder / word, self.bootstrap_servers, self.redis_url, PARTITIONS, f"handbook_{word}")
         stage = next(stage for stage in run.stages if stage.counts_labels)
-        hop = Reader(run.settings, stage.input.name, self.partitions, keep=False)
-        self._series[name] = Series(run, hop, Reader(run.settings, run.bound.output.name, self.partitions, keep=False))
+        hop = Reader(run.settings, stage.input.name, PARTITIONS, keep=False)
+        self._series[name] = Series(run, hop, Reader(run.settings, run.bound.output.name, PARTITIONS, keep=False))
         return self._series[name]
 
     @contextmanager
@@ -160,13 +162,13 @@ class Live:
                 series.close()
 
     def feed(self, days: range) -> Served:
-        """Send the transactions of some days, and the labels known by then, a day after the other; what was served of them.
+        """Send the transactions of some days, and the labels known by then, week by week; what was served of them.
 
         Raises:
             NoProgress: something stands still.
         """
         running = [series for series in self._series.values() if series.worker is not None]
-        for topic, columns in days_of(self.bound, self.rows, days):
+        for topic, columns in days_of(self.bound, self.rows, days, LABEL_DELAY_DAYS):
             self._features.run.send(topic, columns)
             count = len(columns["transaction_id"])
             self._routed += count

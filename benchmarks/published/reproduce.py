@@ -21,6 +21,7 @@ from schemas.columns import Floats
 from schemas.features import Json
 from streams.definition.bound import Bound
 
+TABLES = ("single_split", "four_folds")
 APART = 1e-5  # how far a served score may lie from the library's own before it is counted
 
 
@@ -35,13 +36,16 @@ class _Table:
     found: dict[str, list[dict[str, Json]]] = field(default_factory=dict)  # by model, a test week each
 
 
-def reproduce(live: Live, rows: Transactions, folds: Sequence[Fold], only: Sequence[str], say: Callable[[str], None]) -> dict[str, Json]:
-    """Both tables, as the stream's scores have them.
+def reproduce(
+    live: Live, rows: Transactions, folds: Sequence[Fold], names: Sequence[str], only: Sequence[str], say: Callable[[str], None]
+) -> dict[str, Json]:
+    """The tables, as the stream's scores have them.
 
     Args:
         live: the stream, not fed yet.
         rows: all transactions there are, their days since the data's first.
         folds: a week apart. The models of the single split are tested on the first, those of the four folds on all.
+        names: of the tables.
         only: models to look at; none = all.
         say: told how it goes.
 
@@ -49,12 +53,11 @@ def reproduce(live: Live, rows: Transactions, folds: Sequence[Fold], only: Seque
         AssertionError: a feature is not what its definition says, or not the same offline or behind another model.
         NoProgress: something stands still.
     """
-    wanted = {name: make for name, make in models.SINGLE_SPLIT.items() if not only or name in only}
-    folded = {name: make for name, make in models.FOUR_FOLDS.items() if not only or name in only}
-    tables = [
-        _Table("single_split", wanted, 1, book.SINGLE_SPLIT),
-        _Table("four_folds", folded, len(folds), book.FOUR_FOLDS),
-    ]
+    kinds = {
+        "single_split": (models.SINGLE_SPLIT, 1, book.SINGLE_SPLIT),
+        "four_folds": (models.FOUR_FOLDS, len(folds), book.FOUR_FOLDS),
+    }
+    tables = [_Table(name, {m: make for m, make in kinds[name][0].items() if not only or m in only}, *kinds[name][1:]) for name in names]
     for table in tables:
         table.found = {name: [] for name in table.makes}
         for name in table.makes:
