@@ -25,6 +25,7 @@ from mode.supervisors import CrashingSupervisor
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streams.batch import Batch
+from streams.pages import PagesWeb
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class App(faust.App):
     """A Faust app without Faust's Kafka client."""
 
     BootStrategy = WithoutKafka
+
+    def _new_web(self) -> PagesWeb:
+        return PagesWeb(self)
 
 
 @dataclass(frozen=True, slots=True)
