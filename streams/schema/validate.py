@@ -3,7 +3,8 @@
     rows = passed + refused, and refused = the sum of its reasons
 
 A finding is what is wrong, where, in how many rows, with a few of them. Findings of a record say how many rows break it, each row in every
-finding it belongs to; `refused` counts a row once, under the reason its dead letter would have.
+finding it belongs to; `refused` counts a row once, under the reason its dead letter would have. Constraints of many records look at
+those that pass, as a worker's metrics do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from schemas.columns import Mask
 from schemas.constraints import Constraints
 from schemas.constraints_check import FieldType, field_types
 from schemas.constraints_patch import patch
@@ -121,14 +123,14 @@ class Validation:
             if broken.any():
                 found = self._broken.setdefault(rule.name, _Finding(rule.name, ", ".join(rule.columns), f"wanted {rule.wanted}"))
                 self._note(found, broken, rows, lambda row, rule=rule: rule.explain(columns, row))
-        self._look(rows, columns)
+        self._look(rows, columns, np.asarray(codes == 0))
 
-    def _look(self, rows: Rows, columns: Mapping[str, Any]) -> None:
+    def _look(self, rows: Rows, columns: Mapping[str, Any], passed: Mask) -> None:
         if self._watch is None or self._watch.is_empty:
             return
         if self._watch.constraints.freshness is not None and rows.arrived_ms is None and not self.not_looked_at:
             self.not_looked_at.append("freshness: a file does not say when its records arrived")
-        for name, watched in self._watch.look(columns, rows.usable, rows.arrived_ms).items():
+        for name, watched in self._watch.look(columns, passed, rows.arrived_ms).items():
             found = self._watched.setdefault(name, _Finding(name, self._field_of(name), ""))
             found.of += watched.looked
             if watched.broken.any():
