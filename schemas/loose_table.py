@@ -315,8 +315,10 @@ def _plain(value: Any) -> Any:
 
 
 def with_column(table: Table, name: str, values: Any, as_boolean: bool) -> Table:
-    """A table with one column more, under a name of its own; numbers as true and false, if that is what they mean."""
-    return table.append_column(name, values.cast(pa.bool_()) if as_boolean else values)
+    """A table with a column under a name, in place of the one that has it; numbers as true and false, if that is what they mean."""
+    values = values.cast(pa.bool_()) if as_boolean else values
+    place = table.column_names.index(name) if name in table.column_names else -1
+    return table.set_column(place, name, values) if place >= 0 else table.append_column(name, values)
 
 
 def kept(table: Table, rows: Any) -> Table:

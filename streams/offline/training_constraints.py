@@ -66,7 +66,7 @@ class TrainingConstraints:
         schema = bound.written_schema
         value = None if bound.pipeline.labels is None else bound.pipeline.labels.value
         there = {name.partition(".")[0] for name in shape.column_names}
-        label = next((name for name in constraints.fields if name not in there and name in (value, column)), None)
+        label = next((name for name in constraints.fields if name == column or (name == value and name not in there)), None)
         for name, each in constraints.fields.items():
             if each.required and name.partition(".")[0] not in there and name != label:
                 raise HistoryError(f"{where} has no column {name!r}, which {TRAINING} requires by {constraints.source}")
