@@ -210,7 +210,7 @@ def checked_out(revision: str | None, folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _environment(parts: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
+def environment_for(parts: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
     """For the processes; with a broker if a part needs one."""
     if not set(parts) & set(NEED_A_BROKER):
         yield dict(os.environ)
@@ -245,7 +245,7 @@ def compare(wanted: argparse.Namespace, parts: Sequence[str]) -> dict[str, Verdi
     names = wanted.old, wanted.new or "this checkout"
     found = {}
     try:
-        with checked_out(wanted.old, folder) as old, checked_out(wanted.new, folder) as new, _environment(parts, folder) as environment:
+        with checked_out(wanted.old, folder) as old, checked_out(wanted.new, folder) as new, environment_for(parts, folder) as environment:
             for part in parts:
                 old_us, new_us = measure(names, (old, new), part, wanted.launches, wanted.pairs, environment)
                 found[part] = judge(old_us, new_us, wanted.margin, floor_of(part))

@@ -12,10 +12,14 @@ NAME`` says when the part is ready, then does a round for each line it reads, an
 | onnx | a row through the same trees, by ONNX Runtime, a batch a call |
 | store | an event's state written to Redis: about two small SETRANGEs in a fenced EXEC a batch |
 | transaction | a record sent in a transaction of 1,000, offsets and all |
+| commit | a whole transaction of one record, offsets and all |
+
+``python -m benchmarks.parts --keep`` measures them all on this checkout, and keeps the result.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -36,6 +40,7 @@ LIVE = 60
 BATCHES = 5  # in a round of windows or store
 REPEATS = 10  # in a round of what takes microseconds: a clock is read at its ends alone
 TRANSACTIONS = 3  # in a round
+SMALL_TRANSACTIONS = 20
 BROKER = "MILLRACE_BENCH_BROKER"  # where the comparison has one
 
 
@@ -188,6 +193,14 @@ def store() -> Round:
 
 
 def transaction() -> Round:
+    return _transaction(BATCH, TRANSACTIONS)
+
+
+def commit() -> Round:
+    return _transaction(1, SMALL_TRANSACTIONS)
+
+
+def _transaction(records: int, transactions: int) -> Round:
     from streams.kafka import NewTopic, TopicPartition, admin, plain_consumer, transactional_producer
     from streams.settings import KafkaSettings
     from streams.transaction import Transactions
@@ -199,17 +212,17 @@ def transaction() -> Round:
         made.result()
     outbox = Transactions(name, lambda each: transactional_producer(settings, each, 1_000_000))
     consumer = plain_consumer(settings, name)
-    values, keys, times = [b"v" * 250] * BATCH, [b"k%04d" % row for row in range(BATCH)], [1_700_000_000_000] * BATCH
+    values, keys, times = [b"v" * 250] * records, [b"k%04d" % row for row in range(records)], [1_700_000_000_000] * records
     sent = 0
 
     def work() -> int:
         nonlocal sent
-        for _ in range(TRANSACTIONS):
+        for _ in range(transactions):
             turn = outbox.begin()
             turn.send(name, values, keys, times)
-            sent += BATCH
+            sent += records
             turn.commit([TopicPartition(name, 0, sent)], consumer.consumer_group_metadata())
-        return TRANSACTIONS * BATCH
+        return transactions * records
 
     work()
     (committed,) = consumer.committed([TopicPartition(name, 0)], 10.0)
@@ -226,8 +239,9 @@ PARTS: dict[str, Callable[[], Round]] = {
     "onnx": onnx,
     "store": store,
     "transaction": transaction,
+    "commit": commit,
 }
-NEED_A_BROKER = ("transaction",)
+NEED_A_BROKER = ("transaction", "commit")
 _at_exit: list[Callable[[], object]] = []
 
 
@@ -247,5 +261,41 @@ def serve(name: str) -> None:
             each()
 
 
+def measure_all(rounds: int) -> dict[str, dict[str, float]]:
+    """Every part on this checkout, each in a process of its own: medians over the rounds."""
+    from benchmarks.compare import WARM_ROUNDS, Side, environment_for
+
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="millrace-parts-") as folder, environment_for(tuple(PARTS), Path(folder)) as environment:
+        for name in PARTS:
+            side = Side("this checkout", Path(__file__).resolve().parents[1], name, environment)
+            try:
+                times = [side.round() for _ in range(WARM_ROUNDS + rounds)][WARM_ROUNDS:]
+            finally:
+                side.close()
+            found[name] = {"cpu_us": round(float(np.median(times)), 4), "p10_us": round(float(np.percentile(times, 10)), 4)}
+            print(f"{name:12} {found[name]['cpu_us']:10.3f} us of CPU a unit, p10 {found[name]['p10_us']:.3f}", flush=True)
+    return found
+
+
+def main() -> None:
+    """Serve one part, or measure all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="serve this one")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--keep", action="store_true", help="write a dated result file")
+    wanted = parser.parse_args()
+    if wanted.part:
+        serve(wanted.part)
+        return
+    from benchmarks.result import circumstances, command_line, keep, signals_interrupt
+
+    result = circumstances(command_line())
+    with signals_interrupt():
+        result["parts"] = measure_all(wanted.rounds)
+    if wanted.keep:
+        keep("parts", result)
+
+
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    main()

@@ -22,6 +22,7 @@ from benchmarks.load.stand import Stand, WorkerEnded, await_answered
 from benchmarks.load.verdict import blame, generator_facts, troubles
 from benchmarks.load.warm_up import warm_up_seconds
 from benchmarks.load.watch import Watch, taken, wire
+from schemas.codec import Encoder
 from schemas.columns import Floats
 
 LEAD_IN_SECONDS = 10.0  # before what is not steady, and before a search
@@ -29,6 +30,7 @@ LEAD_SECONDS = 1.0  # from the order to the first event
 HISTORY_SECONDS = 1_800.0
 LOOK_SECONDS = 0.25
 WORDS_SECONDS = 5.0
+SAMPLED_ROWS = 512
 PATIENCE_SECONDS = 30.0  # for answers after the last event
 HOLD_LATENCIES = 20.0  # a probe that is so many limits behind will not come back below one
 
@@ -69,7 +71,7 @@ class Session:
         self._sent(HISTORY_SECONDS)
         self.next_row = rows
 
-    def drain(self) -> dict[str, float]:
+    def drain(self) -> dict[str, float | None]:
         """Wait until the workers have read the history; from its first tenth on, how fast, and at what cost."""
         rows = self.next_row
         self.say(f"draining {rows:,} events")
@@ -78,11 +80,13 @@ class Session:
         for now, done in await_answered(self.stand, rows, HISTORY_SECONDS, lambda: None):
             if tenth is None and done > rows / 10:
                 tenth = now, done, {name: _cpu(group) for name, group in processes.items()}
+                batches = self.stand.batches()
         if tenth is None or tenth[1] >= rows:
             return {"seconds": round(time.monotonic() - begun, 3)}  # too little to tell a speed from
         seen, seconds = rows - tenth[1], now - tenth[0]
         costs = {f"cpu_us_per_event {name}": round((_cpu(group) - tenth[2][name]) / seen * 1e6, 3) for name, group in processes.items()}
-        return {"events": rows, "events_per_second": round(seen / seconds, 1), **costs}
+        size = _batch_size(batches, self.stand.batches())
+        return {"events": rows, "events_per_second": round(seen / seconds, 1), **costs, "records_per_batch": size}
 
     def run(self, shape: Shape, most_behind_seconds: float = np.inf) -> dict[str, Any]:
         """Send a load, and measure what becomes of it.
@@ -105,7 +109,7 @@ class Session:
             self.stand.redis() as client,
             contextlib.closing(Answers(self.stand.bound, self.stand.settings.kafka, self.stand.registry, from_beginning=False)) as answers,
         ):
-            before, spent = wire(client, self.stand.kafka_data), self.stand.spent_seconds()
+            before, spent, batches = wire(client, self.stand.kafka_data), self.stand.spent_seconds(), self.stand.batches()
             begin = time.time() + LEAD_SECONDS
             self.next_row = first + rows
             self.generators.begin(Order(first, rows, shape, begin))
@@ -116,7 +120,7 @@ class Session:
                     interrupted = True
                     self.generators.stop()
             sent = self._sent(PATIENCE_SECONDS)
-            after, spent_after = wire(client, self.stand.kafka_data), self.stand.spent_seconds()
+            after, spent_after, batches_after = wire(client, self.stand.kafka_data), self.stand.spent_seconds(), self.stand.batches()
         seen = ~np.isnan(arrivals.at)
         if not seen.any():
             if interrupted:
@@ -131,6 +135,8 @@ class Session:
         found |= cost | after.since(before, arrivals.answered)
         found["output_bytes_per_event"] = round(answers.bytes_read / arrivals.answered, 1)
         found["us_per_event_by_step"] = steps
+        found["records_per_batch"] = _batch_size(batches, batches_after)
+        found["input_bytes_per_event"] = self._input_bytes()
         found["behind"] = [[round(look.at - begin, 1), look.behind] for look in watch.looks]
         found["bottleneck"] = blame(cost, psutil.cpu_count() or 1)
         found["invalid"] = troubles(found, shape)
@@ -193,6 +199,12 @@ class Session:
                 self.generators.stop()
                 return
 
+    def _input_bytes(self) -> float:
+        """Of an event's value, on average over some."""
+        encoder = Encoder(self.stand.bound.schema, self.stand.bound.input.framing)
+        (block,) = self.events.blocks(0, SAMPLED_ROWS)
+        return round(len(encoder.encode(block.columns).data) / SAMPLED_ROWS, 1)
+
     def _sent(self, seconds: float) -> list[Sent]:
         return self.generators.finish(seconds + MOST_BEHIND_SECONDS)
 
@@ -230,6 +242,11 @@ def _summary(shape: Shape, due: Floats, latency_ms: Floats, sent: list[Sent], ar
 def _short(run: dict[str, Any]) -> dict[str, Any]:
     """A probe without what only the best one is looked at for."""
     return {name: value for name, value in run.items() if name not in ("histogram", "curve", "over_time", "behind")}
+
+
+def _batch_size(before: tuple[float, float], after: tuple[float, float]) -> float | None:
+    batches = after[0] - before[0]
+    return round((after[1] - before[1]) / batches, 1) if batches else None
 
 
 def _cpu(processes: list[psutil.Process]) -> float:

@@ -126,6 +126,10 @@ class Stand:
         """A counter, summed over workers and labels."""
         return sum(worker.counted(metric) for worker in self.workers)
 
+    def batches(self) -> tuple[float, float]:
+        """How many batches the workers have had, and records in them; an event counts once a stage."""
+        return self.counted("millrace_batch_records_count"), self.counted("millrace_batch_records_sum")
+
     def spent_seconds(self) -> dict[str, float]:
         """By step: how long the workers have been at it."""
         found: dict[str, float] = {}

@@ -27,9 +27,12 @@ PEER = {
 }  # fmt: skip
 
 
+LATENCY = {"p50_ms": 12.0, "p90_ms": 15.0, "p99_ms": 21.0, "p99.9_ms": 29.0, "max_ms": 1_250.0}
+
+
 def load(**changes: Any) -> dict[str, Any]:
     run = {
-        "rate": 10_000.0, "warm_up_seconds": 1.5, "invalid": [], "latency": {"p50_ms": 12.0, "p90_ms": 15.0, "p99_ms": 21.0, "p99.9_ms": 29.0, "max_ms": 1_250.0},
+        "rate": 10_000.0, "warm_up_seconds": 1.5, "invalid": [], "latency": LATENCY,
         "generator": {"late_p99_ms": 1.2}, "cores": {"worker": 0.5}, "cpu_us_per_event": {"worker": 50.0}, "rss_mb": {"worker": 300.0},
         "bottleneck": "no core is full: worker 0.50", "redis_bytes_per_event": 300.0, "redis_commands_per_event": 1.9,
         "kafka_log_bytes_per_event": {"payments": 110.0}, "us_per_event_by_step": {"score": 4.0}, "curve": [[50.0, 12.0], [99.0, 21.0]],
