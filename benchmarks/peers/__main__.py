@@ -77,7 +77,7 @@ def _run(services: Stand, rows: list[tuple[Peer, Row, Path]], millrace: Peer, wa
         events = min(row.events, wanted.events or row.events)
         beside = None
         try:
-            if peer is not millrace and not wanted.alone:
+            if not wanted.alone:  # before its own row as well: that warms the broker, and shows the noise of the hour
                 _say("millrace drains")
                 fewer = min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS)
                 beside = run_row(services, job, millrace, millrace.rows[0], Path(sys.executable), fewer, 0)

@@ -15,7 +15,8 @@ from streams.kafka import plain_producer
 from streams.settings import KafkaSettings
 
 TICK_SECONDS = 0.002
-LEAD_SECONDS = 2.0  # for the process to be there
+LEAD_SECONDS = 0.5
+START_SECONDS = 60.0  # for the process to be there, with all it has to send
 END_SECONDS = 30.0
 
 
@@ -33,13 +34,15 @@ class Feeder:
 
 @contextmanager
 def feeder(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float) -> Iterator[Feeder]:
-    """Feed all the values, the i-th due at `begin` + i / rate."""
+    """Feed all the values, the i-th due at `begin` + i / rate, from when the process is ready."""
     context = multiprocessing.get_context("spawn")
-    report: Any = context.Queue()
-    begin = time.time() + LEAD_SECONDS + len(values) / 500_000  # they have to get there, too
-    process = context.Process(target=feed, args=(bootstrap_servers, topic, values, keys, rate, begin, report), daemon=True)
+    start, report = context.Queue(), context.Queue()
+    process = context.Process(target=feed, args=(bootstrap_servers, topic, values, keys, rate, start, report), daemon=True)
     process.start()
     try:
+        report.get(timeout=START_SECONDS)
+        begin = time.time() + LEAD_SECONDS
+        start.put(begin)
         yield Feeder(begin, report)
     finally:
         process.join(END_SECONDS)
@@ -48,9 +51,12 @@ def feeder(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[b
             process.join()
 
 
-def feed(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float, begin: float, report: Any) -> None:
-    """What the process does; it reports the 99th percentile of how late the first of each tick was sent."""
+def feed(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float, start: Any, report: Any) -> None:
+    """What the process does. It says when it is ready, is told when to begin, and says how late the first of each tick was sent (p99)."""
     producer = plain_producer(KafkaSettings(bootstrap_servers=bootstrap_servers))
+    producer.list_topics(topic, START_SECONDS)
+    report.put(0.0)
+    begin = start.get(timeout=START_SECONDS)
     late, sent = [], 0
     while sent < len(values):
         due = min(int((time.time() - begin) * rate) + 1, len(values))

@@ -32,6 +32,7 @@ OVERRUN_SECONDS = 30.0  # for the last answers of an open loop
 HELD_SHARE = 0.9  # of its best that a peer may be asked for
 EVERY_CUSTOMER = 10  # of so many one is checked
 SCORE_TOLERANCE = 1e-5
+FEEDER_SHARE = 0.5  # of a p99 that may be the feeder's own lateness
 
 
 @dataclass
@@ -191,6 +192,9 @@ class _Run:
         for name, first, count, begin, rate in self.loops:
             latency = latencies_ms(answers.number, answers.seen_at, first, count, begin, rate)
             self.measured.p50_ms[name], self.measured.p99_ms[name] = (float(np.percentile(latency, share)) for share in (50, 99))
+            late_ms, p99_ms = self.measured.feeder_late_p99_ms[name], self.measured.p99_ms[name]
+            if late_ms is not None and p99_ms is not None and late_ms > FEEDER_SHARE * p99_ms:
+                self.measured.notes.append(f"{name}: the feeder was {late_ms:,.0f} ms late itself (p99): not to be believed")
         self.measured.missing, self.measured.twice = missing_and_twice(answers.number, self.sent)
         if not len(answers.number):
             return
