@@ -19,7 +19,7 @@ from schemas.constraints_kernel import Hashes, hash_texts, hash_words, run_uniqu
 from schemas.constraints_rules import among, arrays, present, where_there
 
 MOST_VALUES = 1 << 20  # that `unique` holds at a time, 16 bytes each
-_FIRST_VALUES = 1 << 10
+_FIRST_VALUES = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from schemas.constraints_check import field_types
 from schemas.constraints_file import find_constraints, load_constraints
 from schemas.constraints_pattern import BadPattern, compile_pattern
 from schemas.constraints_rules import constraint_rules
+from schemas.constraints_watch import Seen, Watch, hashes
 from schemas.errors import SchemaError
 from schemas.rules import check
 
@@ -273,3 +274,58 @@ def test_constraints_are_found_beside_the_schema(tmp_path: Path) -> None:
     (tmp_path / "shop.constraints.yaml").touch()
     with pytest.raises(SchemaError, match="both constraints"):
         find_constraints(schema, "shop")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40), st.booleans()), max_size=60),
+    st.integers(1, 15),
+    st.integers(1, 5),
+)
+def test_a_repetition_is_one_within_the_window_of_its_last_time(rows: list[tuple[int, int, bool]], window: int, cuts: int) -> None:
+    values, times, which = (np.array([row[place] for row in rows], np.int64) for place in range(3))
+    newest: dict[int, int] = {}
+    wanted = []
+    for value, at, looked in rows:
+        wanted.append(looked and value in newest and abs(at - newest[value]) < window)
+        if looked:
+            newest[value] = max(newest.get(value, at), at)
+    seen, found = Seen(window, most=16), []
+    for part in np.array_split(np.arange(len(rows)), cuts):
+        found += seen.look(hashes(values[part]), times[part], which[part].astype(np.bool_)).tolist()
+    assert found == wanted
+
+
+def test_unique_remembers_what_its_window_needs_and_no_more_than_it_may() -> None:
+    seen = Seen(window_ms=1_000, most=64)
+    for turn in range(50):
+        values = np.arange(turn * 20, turn * 20 + 20)
+        times = np.full(20, turn * 1_000, np.int64)
+        assert not seen.look(hashes(values), times, np.ones(20, np.bool_)).any()
+        assert seen.look(hashes(values), times + 999, np.ones(20, np.bool_)).all(), "they came in this window"
+        assert seen.room <= 128
+    many = np.arange(10_000)
+    seen.look(hashes(many), np.full(10_000, 10**6), np.ones(10_000, np.bool_))
+    assert seen.room == 64, "what does not fit is forgotten, the oldest first"
+    assert seen.look(hashes(many[-5:]), np.full(5, 10**6), np.ones(5, np.bool_)).all()
+
+
+def test_what_is_watched_is_counted_and_told(tmp_path: Path) -> None:
+    said = (
+        "event_time: at\nfreshness: {within: 10s, ahead: 1s}\nfields:\n  country: {presence: 0.75, domain: {values: [DE], share: 0.9}}\n"
+        "  id: {unique: 1h}\n"
+    )
+    watch = Watch(loaded(tmp_path, said), field_types(AvroSchema.parse(ORDER)))
+    assert watch.names == ("country_presence_share", "country_domain_share", "id_unique", "freshness")
+    orders = [an_order(id=f"O{n % 3}", at=n * 1_000, country=None if n < 2 else "DE" if n < 3 else "FR") for n in range(4)]
+    columns = columns_of(orders)
+    found = watch.look(columns, np.array([True, True, True, True]), np.array([0, -1, 12_001, 4_000]))
+    assert {name: (each.looked, each.broken.tolist()) for name, each in found.items()} == {
+        "country_presence_share": (4, [True, True, False, False]),
+        "country_domain_share": (2, [False, False, False, True]),
+        "id_unique": (4, [False, False, False, True]),
+        "freshness": (4, [False, True, True, False]),
+    }
+    told = watch.broken()
+    assert told["country_presence_share"] == "50.000% have a value, wanted 75.000%"
+    assert told["country_domain_share"] == "50.000% of the values are in the domain, wanted 90.000%"
+    assert set(told) == set(watch.names)

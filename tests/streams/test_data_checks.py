@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from tests.live.order_scene import CONSTRAINTS, SCHEMA, Dirty, an_order, dirty_orders
 from tests.streams.command_line import Done, Run, runner
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(os.environ.get("MILLRACE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 BIKES, NAB = REAL / "toulouse_bikes" / "bikes.parquet", REAL / "nab" / "series.parquet"
 COUNT = 1_500
 
