@@ -40,6 +40,7 @@ class Output:
         keys: of the records of some rows.
         event_time: the column that stamps them.
         bounds_ms: how far before and after now the topic takes timestamps.
+        abreast: whether a batch's partitions go out in the order of their records' arrival, and not one after the other.
     """
 
     topic: str
@@ -48,15 +49,23 @@ class Output:
     keys: Keys
     event_time: str
     bounds_ms: tuple[int, int]
+    abreast: bool = False
 
     def parcel(self, batch: Batch, now_ms: int) -> Parcel:
         """The records of a batch's outgoing rows."""
         rows = np.flatnonzero(batch.outgoing)
         if not len(rows):
             return Parcel(self.topic, rows, (), (), ())
+        if self.abreast and len(batch.spans) > 1:
+            rows = rows[np.argsort(_arrivals(batch)[rows], kind="stable")]
         values = list(self.encoder.encode(self.columns(batch), rows))
         event_ms = numbers(self.event_time, batch.columns[self.event_time])[rows]
         return Parcel(self.topic, rows, values, self.keys(batch, rows), clamped(event_ms, self.bounds_ms, now_ms).tolist())
+
+
+def _arrivals(batch: Batch) -> Ints:
+    """When each row arrived, none before those that stand before it in its partition."""
+    return np.concatenate([np.maximum.accumulate(batch.arrived_ms[span.rows]) for span in batch.spans])
 
 
 def as_read(batch: Batch, rows: Ints) -> Sequence[bytes | None]:

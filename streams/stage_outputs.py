@@ -46,7 +46,7 @@ def _hop_output(bound: Bound, stage: Stage, reader: Stage, topics: Mapping[str, 
         return [found[row] for row in rows.tolist()]
 
     topic = reader.input.name
-    return Output(topic, hop.encoder(), columns, keys, event_time.column, topics[topic].clamp_bounds_ms())
+    return Output(topic, hop.encoder(), columns, keys, event_time.column, topics[topic].clamp_bounds_ms(), abreast=True)
 
 
 def _origins(batch: Batch) -> Origins:

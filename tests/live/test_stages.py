@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,25 @@ def test_labels_match_repeat_correct_and_miss_as_the_log_has_them(stage_scene: S
     features = [scene.judge_of_stages.payments.read(record)["features"] for record in scene.outputs()]
     assert sum(each["terminal_label_rate_12h_delay_2h"] > 0 for each in features) > 100, "labels should be seen"
     assert worker.stop() == 0, worker.log
+
+
+def test_a_backlog_is_put_through_as_it_came_and_no_label_passes_its_event(stage_scene: SetUp) -> None:
+    scene = stage_scene()
+    sent = [{**payment, "customer_id": f"C{n % 17 if n % 3 else 0}"} for n, payment in enumerate(payments(4_000))]
+    for first in range(0, len(sent), 100):  # labels two hours after their payments
+        scene.send_payments(sent[first : first + 100])
+        scene.send_labels(frauds(sent[max(first - 700, 0) : max(first - 600, 0)]))
+    scene.send_labels(frauds(sent[-700:]))
+    routed = scene.worker("labels", "--stages", "labels")  # alone it reads them all at once, and must not
+    worker = scene.worker("events", "--stages", "by-customer,by-terminal")
+    scene.drained_stages(worker, routed)
+
+    judge, evidence = scene.judge_of_stages, scene.evidence_of_stages()
+    timings = Counter(judge.payments.read(record)["timing"] for record in evidence.outputs)
+    assert judge.faults(evidence) == []
+    assert judge.outcomes(evidence) == {"matched": 800}
+    assert timings["too_late"] == 80, "those that were sent too late, and no others"
+    assert worker.stop() == routed.stop() == 0
 
 
 def test_records_that_can_not_be_used_are_letters_once_with_the_bytes_they_came_with(stage_scene: SetUp) -> None:
