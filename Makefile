@@ -66,9 +66,13 @@ types: $(STAMP)  ## mypy --strict, tests too
 imports: $(STAMP)  ## Imports go one way, and each library has one door
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: audit
+audit: $(STAMP)  ## Look the pinned packages up among known vulnerabilities; needs the advisory database, and pip-audit
+	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
 .PHONY: bench
 bench: $(STAMP)  ## Run the benchmarks that need no services; each asserts its answer
-	@for file in benchmarks/*.py; do case $$file in */__init__.py|*/workloads.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+	@for file in benchmarks/*.py; do case $$file in */__init__.py|*/workloads.py|*/on_trial.py|*/recovery.py|*/overload.py|*/soak.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
 
 .PHONY: bench-peers
 bench-peers: $(STAMP)  ## Run other engines beside Millrace, on the same job (PEERS="faust quix" for some)
