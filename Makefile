@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.millrace-installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -71,8 +72,8 @@ audit: $(STAMP)  ## Look the pinned packages up among known vulnerabilities; nee
 	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 .PHONY: bench
-bench: $(STAMP)  ## Run the benchmarks that need no services; each asserts its answer
-	@for file in benchmarks/*.py; do case $$file in */__init__.py|*/workloads.py|*/on_trial.py|*/recovery.py|*/overload.py|*/soak.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+bench: $(STAMP)  ## Measure Millrace's own rows of docs/benchmarks.md, in less than twenty minutes (BENCH_ARGS="codec knee")
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 .PHONY: bench-peers
 bench-peers: $(STAMP)  ## Run other engines beside Millrace, on the same job (PEERS="faust quix" for some)
