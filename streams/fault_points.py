@@ -6,7 +6,7 @@
     polled           a batch was read, nothing is done yet
     claimed          a partition's state is claimed, its position not yet judged
     before_commit    outputs are on their way, the transaction is open
-    offsets_sent     outputs and offsets are in the transaction, which is still open
+    offsets_sent     outputs and offsets are in the transaction, which is still open; at_least_once: the outputs are taken, the offsets not
     after_commit     the transaction is final, the state has yet to follow
     after_write      the state's write is sent, its answer not read
 """

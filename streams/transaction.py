@@ -268,6 +268,7 @@ class _Delivery(_Sending):
     def commit(self, offsets: list[TopicPartition], member: Any) -> None:
         if not self.settled() and self.failure is not None:
             raise Void(f"an output was not taken: {self.failure.str()}", self.refused)
+        passing("offsets_sent")
         try:
             self._commit(offsets)
         except KafkaException as error:
