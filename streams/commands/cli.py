@@ -97,6 +97,9 @@ def run(
     stages: Annotated[
         str, typer.Option(metavar="NAME[,NAME]", help="Run these stages of the pipeline only; see `millrace plan`.", show_default=False)
     ] = "",
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Run each stage in a process of its own; the pages are at health.port and up.")
+    ] = False,
 ) -> None:
     """Score events until told to stop: SIGTERM or Ctrl-C finishes what is under way, a second one ends at once."""
     environment = dict(os.environ) | ({"MILLRACE_WORKER__ON_CONFLICT": on_conflict} if on_conflict else {})
@@ -107,9 +110,15 @@ def run(
     loaded = load_settings(settings, environment, local_settings())
     write_log(loaded.log.level)
     bound = bound_of(pipeline, which)
+    wanted = [name.strip() for name in stages.split(",") if name.strip()]
+    if apart:
+        from streams.apart import run_apart, stage_names
+
+        arguments = [name for name in sys.argv[1:] if name != "--apart"]
+        sys.exit(run_apart([sys.executable, "-m", "millrace", *arguments], wanted or stage_names(bound, loaded), loaded))
     from streams import worker
 
-    sys.exit(worker.run(bound, loaded, [name.strip() for name in stages.split(",") if name.strip()]))
+    sys.exit(worker.run(bound, loaded, wanted))
 
 
 @app.command()
