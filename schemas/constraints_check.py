@@ -54,8 +54,17 @@ class FieldType:
 
 
 def field_types(schema: AvroSchema) -> dict[str, FieldType]:
-    """The columns of a schema, by dotted path."""
-    return dict(_types(schema.fields, "", False))
+    """The columns of a schema, by dotted path.
+
+    Raises:
+        SchemaError: it describes no record, or two of its fields give one name.
+    """
+    found: dict[str, FieldType] = {}
+    for name, kind in _types(schema.fields, "", False):
+        if name in found:
+            raise SchemaError(f"schema {schema}: two fields are called {name!r}")
+        found[name] = kind
+    return found
 
 
 def _types(fields: tuple[Field, ...], above: str, nullable: bool) -> Iterator[tuple[str, FieldType]]:

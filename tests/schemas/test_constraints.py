@@ -20,7 +20,7 @@ from schemas.constraints_file import find_constraints, load_constraints
 from schemas.constraints_pattern import BadPattern, compile_pattern
 from schemas.constraints_rules import constraint_rules
 from schemas.constraints_watch import Seen, Watch, hashes
-from schemas.errors import SchemaError
+from schemas.errors import DefinitionError, SchemaError
 from schemas.rules import check
 
 ORDER: dict[str, Any] = {
@@ -329,3 +329,26 @@ def test_what_is_watched_is_counted_and_told(tmp_path: Path) -> None:
     assert told["country_presence_share"] == "50.000% have a value, wanted 75.000%"
     assert told["country_domain_share"] == "50.000% of the values are in the domain, wanted 90.000%"
     assert set(told) == set(watch.names)
+
+
+def test_odd_schemas_are_one_line_or_taken(tmp_path: Path) -> None:
+    def types(*fields: dict[str, Any]) -> dict[str, Any]:
+        return dict(field_types(AvroSchema.parse({"type": "record", "name": "R", "fields": list(fields)})))
+
+    inner = {"type": "record", "name": "A", "fields": [{"name": "b", "type": "long"}]}
+    for fields in ([{"name": "a", "type": "long"}] * 2, [{"name": "a", "type": inner}, {"name": "a.b", "type": "long"}]):
+        with pytest.raises(SchemaError, match="two fields are called"):
+            types(*fields)
+    assert len(types(*({"name": f"f{number}", "type": "double"} for number in range(10_000)))) == 10_000
+    found = types({"name": "v", "type": "long"}, {"name": "next", "type": ["null", "R"], "default": None})
+    assert found["next"].kind == "opaque"
+    said = "fields:\n  next: {range: [0, 1]}\n"
+    (tmp_path / "r.yaml").write_text(HEAD + said)
+    recursive = {"type": "record", "name": "R", "fields": [{"name": "next", "type": ["null", "R"], "default": None}]}
+    with pytest.raises(SchemaError, match="next is opaque: a range is for numbers"):
+        load_constraints(tmp_path / "r.yaml", AvroSchema.parse(recursive))
+    both = [{"name": "a", "type": inner}, {"name": "a_b", "type": "long"}]
+    (tmp_path / "r.yaml").write_text(HEAD + "fields: {a.b: {range: [0, 1]}, a_b: {range: [0, 1]}}\n")
+    schema = AvroSchema.parse({"type": "record", "name": "R", "fields": both})
+    with pytest.raises(DefinitionError, match="two constraints are called 'a_b_range'"):
+        constraint_rules(load_constraints(tmp_path / "r.yaml", schema), field_types(schema))
