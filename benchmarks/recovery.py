@@ -1,0 +1,163 @@
+"""After a worker's death: ``python -m benchmarks.recovery``.
+
+Two things are timed, each on services of its own:
+
+- **the first new score.** Two workers share four partitions, and both of the pipeline's stages, at `--rate` events/s; one is killed
+  (kill -9). Until its partitions speak again, by a read_committed reader of the output, the session has to time out; what comes
+  after that is ours, and has `bounds.json`'s seconds.
+- **replay.** With no worker running, Redis loses everything. A worker then reads the whole log into its state, outputs
+  suppressed; its events a second are taken between the first tenth and the last, from its own counter.
+
+The answer is asserted: each event scored once, through the kill and the loss, and the features of some keys as the slow definition says.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.generator import Order
+from benchmarks.load.reader import partitions_of
+from benchmarks.load.session import Session
+from benchmarks.load.shape import Shape
+from benchmarks.load.stand import WorkerEnded
+from benchmarks.on_trial import arguments, judged, on_trial, say, told
+from streams.kafka import OFFSET_END, Consumer, plain_consumer
+from streams.planning.stage import stages
+
+BOUNDS = Path(__file__).with_name("bounds.json")
+LEAD_SECONDS = 1.0
+QUIET_SECONDS = 0.5  # what was committed before the kill may still be on its way to the reader
+PATIENCE_SECONDS = 60.0
+ANSWER_SECONDS = 10.0
+PARTITIONS = 4
+REPLAYED = "millrace_records_replayed_total"
+
+
+def first_new_score(session: Session, rate: float, before_seconds: float, after_seconds: float) -> dict[str, float]:
+    """Kill one of two workers under a load; seconds from the kill to the first score of its partitions."""
+    stand = session.stand
+    shape = Shape("constant", rate, before_seconds + after_seconds)
+    reader = plain_consumer(stand.settings.kafka, "millrace-bench-recovery")
+    places = partitions_of(reader, stand.bound.output.name)
+    for place in places:
+        place.offset = OFFSET_END
+    reader.assign(places)
+    begin = time.time() + LEAD_SECONDS
+    order = session._begin(Order(session.next_row, shape.expected_events, shape, begin))
+    last: dict[int, float] = {}  # by partition: when its last score was in hand
+    gaps: dict[int, float] = {}  # by partition: how long it was silent after the kill
+    killed_at = 0.0
+    while time.time() < begin + shape.seconds or not session.generators.idle:
+        first = reader.poll(0.02)
+        now = time.time()
+        if not killed_at and now > begin + before_seconds:
+            victim = stand.workers.pop()
+            victim.popen.kill()
+            victim.popen.wait()
+            killed_at = time.time()
+            say(f"killed a worker {killed_at - begin:.1f} s into the load")
+        for message in () if first is None else (first, *reader.consume(10_000, 0)):
+            partition = message.partition()
+            if message.error() is None and partition is not None:
+                if killed_at and partition not in gaps and now - last.get(partition, now) > QUIET_SECONDS:
+                    gaps[partition] = now - killed_at
+                last[partition] = now
+        stand.look()
+    reader.close()
+    session._finish(order, PATIENCE_SECONDS)
+    if not gaps:
+        raise WorkerEnded("no partition was silent after the kill: the killed worker had none of them")
+    return {"first_score_seconds": round(min(gaps.values()), 3), "last_partition_seconds": round(max(gaps.values()), 3)}
+
+
+def replay(session: Session) -> dict[str, float]:
+    """Let Redis lose everything, and read the log into the state again."""
+    stand = session.stand
+    with stand.redis() as client:
+        client.flushall()
+    say(f"Redis has lost everything; replaying {session.next_row:,} events")
+    rows, begun, tenth = session.next_row, time.monotonic(), None
+    with stand.working(1):
+        while (done := stand.counted(REPLAYED)) < rows * 0.999:  # offsets of transactions' markers are none of ours
+            stand.look()
+            now = time.monotonic()
+            if tenth is None and done > rows / 10:
+                tenth = now, done
+            if now - begun > PATIENCE_SECONDS + rows / 1_000:
+                raise WorkerEnded(f"{done:,.0f} of {rows:,} events were replayed in {now - begun:.0f} s; {stand.workers[0].log_tail()}")
+            time.sleep(0.05)
+        ended = time.monotonic()
+        if tenth is None:
+            tenth = begun, 0.0
+    return {"replay_events": rows, "replay_events_per_second": round((done - tenth[1]) / max(ended - tenth[0], 1e-9), 1)}
+
+
+def main() -> None:
+    """Measure, keep the result, and fail if a floor is missed."""
+    parser = arguments(__doc__, keys=10_000, live=60)
+    parser.add_argument("--rate", type=float, default=5_000)
+    parser.add_argument("--session-timeout-ms", type=int, default=6_000)
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of load before the kill; after it comes as much, and the session's timeout"
+    )
+    wanted = parser.parse_args()
+    environment = {"MILLRACE_KAFKA__SESSION_TIMEOUT_MS": str(wanted.session_timeout_ms)}
+    found: dict[str, Any] = {}
+    with on_trial(wanted, PARTITIONS, environment=lambda stand: environment) as session:
+        with session.stand.working(2):
+            found["drain"] = session.drain()
+            after = wanted.session_timeout_ms / 1e3 + wanted.seconds
+            found["kill"] = first_new_score(session, wanted.rate, wanted.seconds, after)
+            say("waiting until all is answered")
+            _caught_up(session)
+        found["answers_after_kill"] = session.check(20)
+    with on_trial(wanted) as session:
+        with session.stand.working(1):
+            session.drain()
+        found["replay"] = replay(session)
+        found["answers"] = session.check(20)
+    result = told("recovery", wanted, found)
+    floors = json.loads(BOUNDS.read_text())["recovery"]
+    took = found["kill"]["first_score_seconds"] - wanted.session_timeout_ms / 1e3
+    speed = found["replay"]["replay_events_per_second"]
+    first = f"{found['kill']['first_score_seconds']:.2f} s after kill -9 under {wanted.rate:,.0f} events/s"
+    print(f"  first new score {first}: the session's timeout and {took:.2f} s")
+    print(f"  the last of its partitions after {found['kill']['last_partition_seconds']:.2f} s")
+    print(f"  replay into the state: {speed:,.0f} events/s over {found['replay']['replay_events']:,} events")
+    print(f"  {result['answers']['answered']:,} events, each scored once")
+    missed = []
+    if took > floors["after_session_timeout_seconds"]:
+        missed.append(
+            f"the first score came {took:.2f} s after the session's timeout, the floor is {floors['after_session_timeout_seconds']}"
+        )
+    if speed < floors["replay_events_per_second"]:
+        missed.append(f"replay is {speed:,.0f} events/s, the floor is {floors['replay_events_per_second']:,}")
+    judged(wanted, missed)
+
+
+def _caught_up(session: Session) -> None:
+    """Wait until every stage's group has committed all there is in its log."""
+    stand, end = session.stand, time.monotonic() + PATIENCE_SECONDS * 5
+    for stage in stages(stand.bound, stand.partitions):
+        reader = plain_consumer(stand.settings.kafka, stage.group(stand.settings.kafka))
+        try:
+            while behind := _behind(reader, stage.input.name):
+                stand.look()
+                if time.monotonic() > end:
+                    raise WorkerEnded(f"{behind:,} records of {stage.input.name} are not committed; {stand.workers[0].log_tail()}")
+                time.sleep(0.1)
+        finally:
+            reader.close()
+
+
+def _behind(reader: Consumer, topic: str) -> int:
+    """How many offsets a group has yet to commit."""
+    found = reader.committed(partitions_of(reader, topic), ANSWER_SECONDS)
+    return sum(max(reader.get_watermark_offsets(at, ANSWER_SECONDS)[1] - max(at.offset, 0), 0) for at in found)
+
+
+if __name__ == "__main__":
+    main()
