@@ -84,7 +84,10 @@ def get_words(facts: Mapping[str, Any]) -> str:
     """The features in words, a key after the other."""
     lines = []
     for each in facts["keys"]:
-        age = "no event" if each["age_ms"] is None else f"the last {each['last_event']}, {each['age_ms'] / 1_000:,.0f} s before"
+        age = "no event"
+        if each["age_ms"] is not None:
+            side = "before" if each["age_ms"] >= 0 else "after the time asked for"
+            age = f"the last {each['last_event']}, {abs(each['age_ms']) / 1_000:,.0f} s {side}"
         behind = "" if each["committed"] is None else f", committed {each['committed']}"
         lines.append(f"{each['entity']} {', '.join(map(str, each['key']))} at {each['evaluated']}: {each['events']:,} events, {age}")
         lines.append(f"  state of {each['topic']}[{each['partition']}] at {each['position']}{behind}, in {each['namespace']}")

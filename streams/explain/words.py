@@ -86,7 +86,10 @@ def _moved(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     usual = f"{found['baseline']:.6f}, the mean of {found['background']} rows ({found['background_from']})"
     yield f"what moved the {found['scale']} away from {usual}; {exact}, by {found['method']}"
-    widest = max((abs(each["contribution"]) for each in found["features"]), default=0.0) or 1.0
+    widest = max((abs(each["contribution"]) for each in found["features"]), default=0.0)
+    if not widest:
+        yield "  nothing: the model says the same of all of them"
+        return
     for each in found["features"][:MOST_MOVED]:
         bar = "#" * round(20 * abs(each["contribution"]) / widest)
         error = f" ± {each['error']:.6f}" if each["error"] else ""

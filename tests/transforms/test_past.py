@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,3 +95,33 @@ def test_a_key_without_a_block_has_no_past() -> None:
 def test_bytes_that_no_worker_of_this_version_wrote_are_refused(block: bytes, words: str) -> None:
     with pytest.raises(LostBlock, match=words):
         past_of(block, Entity("e", "key", (Window(100),), (Last(AMOUNT),)))
+
+
+def crc16(octets: bytes) -> int:
+    """CCITT, lowest bit first, from 0xFFFF: bit by bit."""
+    found = 0xFFFF
+    for octet in octets:
+        found ^= octet
+        for _ in range(8):
+            found = found >> 1 ^ (0x8408 if found & 1 else 0)
+    return found
+
+
+def test_a_block_is_laid_out_as_the_page_for_readers_in_other_languages_says() -> None:
+    entity = Entity("e", "key", (Window(100),), (Last(AMOUNT), LabelCount()), lateness_ms=9)
+    store = MemoryStore()
+    store.claim("0", {})
+    columns: Columns = {"key": PackedBytes.pack([b"a", b"a"]), "t": np.array([5, 3]), "amount": np.array([1.5, -2.5])}
+    labels = LabelRows(np.zeros(2, np.bool_), np.zeros(2, np.int64), np.array([11, 12]))
+    state = ShardState("0", (entity,), store, "t", 100)
+    done = state.advance(columns, np.ones(2, np.bool_), np.array([70, 71]), labels=labels)
+    store.write("0", done.writes, 72)
+    block = store.read("0", "e", KEY)[0]
+    magic, words, length, hashed, identity = struct.unpack_from("<8sII16s32s", block)
+    assert (magic, words, length) == (b"MILLRC\x00\x02", 5, 6)
+    assert (hashed, identity) == (KEY.tobytes(), (b"s" + struct.pack("<I", 1) + b"a").ljust(32, b"\0"))
+    records = [struct.unpack_from("<5q", block, 64 + 40 * row) for row in range(2)]
+    assert [record[1:] for record in records] == [(3, -250, 12, 0), (5, 150, 11, 0)]
+    for (first, *rest), position in zip(records, (71, 70), strict=True):
+        assert first & (1 << 48) - 1 == position + 1
+        assert first >> 48 & 0xFFFF == crc16(hashed + struct.pack("<5q", position + 1, *rest))
