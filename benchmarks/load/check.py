@@ -16,7 +16,7 @@ from benchmarks.load.events import BLOCK_ROWS, Events, rows_of_ids
 from benchmarks.load.reader import MOST_RECORDS, Answers, WrongAnswer, partitions_of
 from benchmarks.load.stand import Stand
 from schemas.codec import Decoder
-from schemas.columns import Column, Floats, Ints, Nullable, PackedBytes, Symbols
+from schemas.columns import Column, Floats, Ints, Mask, Nullable, PackedBytes, Symbols
 from streams.hop import HopSchema
 from streams.kafka import KafkaDown, KafkaError, TopicPartition, next_messages, plain_consumer
 from streams.planning.stage import Stage, stages
@@ -47,35 +47,37 @@ class Checked:
     timing: dict[str, int]
 
 
-def check(stand: Stand, events: Events, rows: int, keys: int) -> Checked:
+def check(stand: Stand, events: Events, sent: Mask, keys: int) -> Checked:
     """Hold everything that came out against what was sent.
 
     Args:
         stand: where it was.
         events: what was sent.
-        rows: how many, from row 0 on.
+        sent: by row, whether it was: a run that was ended left some out.
         keys: how many of each entity's are held against the slow definition.
 
     Raises:
         WrongAnswer: something is missing, twice or different; says what.
     """
+    rows = len(sent)
     sampled = _sampled_rows(stand, events, rows, keys)
     wanted = np.zeros(rows, np.bool_)
     for of_entity in sampled.values():
         for key_rows in of_entity:
             wanted[key_rows] = True
     counts, letters, served, timing = _read(stand, rows, wanted)
-    if not (counts == 1).all():
-        lost, twice = np.flatnonzero(counts == 0), np.flatnonzero(counts > 1)
+    wrong = np.flatnonzero(counts != sent)
+    if len(wrong):
+        lost, odd = np.count_nonzero(counts[wrong] < sent[wrong]), int(wrong[0])
         raise WrongAnswer(
-            f"of {rows:,} events {len(lost):,} have no answer and {len(twice):,} more than one"
-            + (f", such as the one in row {int((*lost, *twice)[0])}" if len(lost) or len(twice) else "")
+            f"of {np.count_nonzero(sent):,} events {lost:,} have no answer and {len(wrong) - lost:,} more than they should, "
+            f"such as the one in row {odd}, which was {'' if sent[odd] else 'not '}sent and has {counts[odd]}"
         )
     compared = 0
     for entity in stand.bound.pipeline.entities:
         for key_rows in sampled[entity.name]:
             compared += _compare(stand, events, entity, key_rows, served)
-    return Checked(rows, letters, compared, sum(map(len, sampled.values())), timing)
+    return Checked(int(np.count_nonzero(sent)), letters, compared, sum(map(len, sampled.values())), timing)
 
 
 def _sampled_rows(stand: Stand, events: Events, rows: int, keys: int) -> dict[str, list[Ints]]:

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.load.events import Events, Traffic
 from benchmarks.load.generator import Generators, Source
 from benchmarks.load.reader import WrongAnswer
-from benchmarks.load.session import LEAD_IN_SECONDS, Interrupted, Session
+from benchmarks.load.session import LEAD_IN_SECONDS, Ended, Session
 from benchmarks.load.shape import Shape, Word
 from benchmarks.load.stand import Stand, own_stand, stand_on
 from benchmarks.load.watch import LEAST_FREE_BYTES, DiskFull, room_words
@@ -31,6 +31,7 @@ from streams.settings import Settings
 EVENT_BYTES = 1_500  # of a broker's log, about: input, output, what hops, and the transactions'
 MEASURED = ("drain", "run", "knee")
 OK, INVALID, INTERRUPTED = 0, 1, 130
+INTERRUPTED_WORDS = "interrupted before its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,14 @@ def run_load(options: Options, as_json: bool = False) -> int:
         with signals_interrupt(), _stand(options) as stand:
             _measure(options, shape, stand, result)
         result["complete"] = True
-    except (KeyboardInterrupt, Interrupted) as error:
-        result["ended"] = "interrupted before its end"
-        if isinstance(error, Interrupted) and error.partial:
-            result["run"] = error.partial
+    except Ended as error:
+        result |= {"run": error.partial} if error.partial else {}
+        result["ended"] = str(error.reason) or INTERRUPTED_WORDS
+        if isinstance(error.reason, MillraceError):
+            _keep(options, result)
+            raise error.reason from None
+    except KeyboardInterrupt:
+        result["ended"] = INTERRUPTED_WORDS
     except WrongAnswer as error:
         result["ended"] = f"its answer is wrong: {error}"
     except MillraceError as error:
@@ -100,7 +105,7 @@ def run_load(options: Options, as_json: bool = False) -> int:
         counts = result["knee"]["rate"] > 0 if "knee" in result else not result["run"]["invalid"]
         return OK if counts else INVALID
     print(f"millrace: {result['ended']}", file=sys.stderr)
-    return INTERRUPTED if result["ended"].startswith("interrupted") else INVALID
+    return INTERRUPTED if result["ended"] == INTERRUPTED_WORDS else INVALID
 
 
 def _measure(options: Options, shape: Shape, stand: Stand, result: dict[str, Any]) -> None:
@@ -119,6 +124,7 @@ def _measure(options: Options, shape: Shape, stand: Stand, result: dict[str, Any
                 result["knee"] = session.knee(options.p99_ms, options.hold_seconds, options.rate)
             else:
                 result["run"] = _run(session, shape)
+            session.settle()
             result["answers"] = session.check(options.checked_keys)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import redis
 
 from benchmarks.load import latency
 from benchmarks.load.check import check
@@ -21,9 +22,10 @@ from benchmarks.load.shape import Shape
 from benchmarks.load.stand import Stand, WorkerEnded, await_answered
 from benchmarks.load.verdict import blame, generator_facts, troubles
 from benchmarks.load.warm_up import warm_up_seconds
-from benchmarks.load.watch import Watch, taken, wire
+from benchmarks.load.watch import Watch, Wire, taken, wire
 from schemas.codec import Encoder
-from schemas.columns import Floats
+from schemas.columns import Floats, Ints
+from schemas.errors import MillraceError
 
 LEAD_IN_SECONDS = 10.0  # before what is not steady, and before a search
 LEAD_SECONDS = 1.0  # from the order to the first event
@@ -35,12 +37,30 @@ PATIENCE_SECONDS = 30.0  # for answers after the last event
 HOLD_LATENCIES = 20.0  # a probe that is so many limits behind will not come back below one
 
 
-class Interrupted(Exception):
-    """The run was ended before its time; `partial` is what it came to until then."""
+class Ended(Exception):
+    """A run ended before its time; `partial` is what it came to until then, `reason` what ended it."""
 
-    def __init__(self, partial: dict[str, Any]) -> None:
-        super().__init__("interrupted")
-        self.partial = partial
+    def __init__(self, partial: dict[str, Any], reason: BaseException) -> None:
+        super().__init__(str(reason) or "interrupted")
+        self.partial, self.reason = partial, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What services and workers have counted by some moment."""
+
+    wire: Wire
+    spent_seconds: dict[str, float]
+    batches: tuple[float, float]  # and the records in them
+
+    def since(self, before: Counters, events: int) -> dict[str, Any]:
+        """What came of so many events."""
+        steps = {step: seconds - before.spent_seconds.get(step, 0.0) for step, seconds in self.spent_seconds.items()}
+        return {
+            **self.wire.since(before.wire, events),
+            "us_per_event_by_step": {step: round(seconds / events * 1e6, 3) for step, seconds in steps.items()},
+            "records_per_batch": _batch_size(before.batches, self.batches),
+        }
 
 
 @dataclass
@@ -52,7 +72,8 @@ class Session:
         events: what is sent.
         generators: send it.
         say: told what goes on.
-        next_row: of the first event that was not sent yet.
+        next_row: the first that no order had in it yet.
+        sent: for each order, which of its rows were sent: one that was ended left some out.
         probes: what looking for the knee has come to so far.
     """
 
@@ -61,15 +82,14 @@ class Session:
     generators: Generators
     say: Callable[[str], None]
     next_row: int = 0
+    sent: list[Ints] = field(default_factory=list)
     probes: list[dict[str, Any]] = field(default_factory=list)
 
     def send_history(self) -> None:
         """Fill the topic with what fills the windows."""
         rows = self.events.traffic.history
         self.say(f"sending {rows:,} events that fill the windows")
-        self.generators.begin(Order(0, rows))
-        self._sent(HISTORY_SECONDS)
-        self.next_row = rows
+        self._finish(self._begin(Order(0, rows)), HISTORY_SECONDS)
 
     def drain(self) -> dict[str, float | None]:
         """Wait until the workers have read the history; from its first tenth on, how fast, and at what cost."""
@@ -77,7 +97,7 @@ class Session:
         self.say(f"draining {rows:,} events")
         begun, tenth = time.monotonic(), None
         processes = self.stand.processes
-        for now, done in await_answered(self.stand, rows, HISTORY_SECONDS, lambda: None):
+        for now, done in await_answered(self.stand, rows, HISTORY_SECONDS):
             if tenth is None and done > rows / 10:
                 tenth = now, done, {name: _cpu(group) for name, group in processes.items()}
                 batches = self.stand.batches()
@@ -96,52 +116,46 @@ class Session:
             most_behind_seconds: with more than that much to do, no more is sent.
 
         Raises:
-            Interrupted: by Ctrl-C or SIGTERM.
-            MillraceError: a part of it failed.
+            Ended: by Ctrl-C, SIGTERM, or because a part of it failed.
+            MillraceError: it did not come to anything.
         """
         first, rows = self.next_row, shape.expected_events
         due, arrivals = shape.due_seconds(), Arrivals(first, rows)
         ours = {"generators": [psutil.Process(pid) for pid in self.generators.pids], "reader": [psutil.Process()]}
         processes = {**self.stand.processes, **ours}
         watch = Watch(processes, lambda: max(self.generators.sent - arrivals.answered, 0), self.stand.folder)
-        interrupted = False
-        with (
-            self.stand.redis() as client,
-            contextlib.closing(Answers(self.stand.bound, self.stand.settings.kafka, self.stand.registry, from_beginning=False)) as answers,
-        ):
-            before, spent, batches = wire(client, self.stand.kafka_data), self.stand.spent_seconds(), self.stand.batches()
+        ended: BaseException | None = None
+        with contextlib.closing(Answers(self.stand.bound, self.stand.settings.kafka, self.stand.registry, from_beginning=False)) as answers:
+            before = self._counters()
             begin = time.time() + LEAD_SECONDS
-            self.next_row = first + rows
-            self.generators.begin(Order(first, rows, shape, begin))
+            order = self._begin(Order(first, rows, shape, begin))
             with watch:
                 try:
                     self._read(answers, arrivals, watch, begin + shape.seconds, shape.highest_rate * most_behind_seconds)
-                except KeyboardInterrupt:
-                    interrupted = True
+                except (KeyboardInterrupt, MillraceError) as error:
+                    ended = error
                     self.generators.stop()
-            sent = self._sent(PATIENCE_SECONDS)
-            after, spent_after, batches_after = wire(client, self.stand.kafka_data), self.stand.spent_seconds(), self.stand.batches()
+            try:
+                sent, after = self._finish(order, PATIENCE_SECONDS), self._counters()
+            except (MillraceError, redis.RedisError) as error:
+                raise Ended({}, ended or error) from error
         seen = ~np.isnan(arrivals.at)
         if not seen.any():
-            if interrupted:
-                raise Interrupted({})
             log = self.stand.workers[0].log_tail()
-            raise WorkerEnded(f"none of {sum(each.rows for each in sent):,} events was answered; a worker's log ends with:\n{log}")
+            silence = WorkerEnded(f"none of {sum(each.rows for each in sent):,} events was answered; a worker's log ends with:\n{log}")
+            raise Ended({}, ended or silence)
         found = _summary(shape, due[seen], (arrivals.at[seen] - (begin + due[seen])) * 1e3, sent, arrivals)
         cut = found["warm_up_seconds"] or 0.0
-        timed = int(np.count_nonzero(due >= cut))
-        cost = taken(watch.looks, begin + cut, begin + shape.seconds, timed)
-        steps = {step: round((seconds - spent.get(step, 0.0)) / arrivals.answered * 1e6, 3) for step, seconds in spent_after.items()}
+        timed = int(np.count_nonzero(due[seen] >= cut))
+        cost = taken(watch.looks, begin + cut, begin + float(due[seen].max()), timed)
         found |= cost | after.since(before, arrivals.answered)
         found["output_bytes_per_event"] = round(answers.bytes_read / arrivals.answered, 1)
-        found["us_per_event_by_step"] = steps
-        found["records_per_batch"] = _batch_size(batches, batches_after)
         found["input_bytes_per_event"] = self._input_bytes()
         found["behind"] = [[round(look.at - begin, 1), look.behind] for look in watch.looks]
         found["bottleneck"] = blame(cost, psutil.cpu_count() or 1)
         found["invalid"] = troubles(found, shape)
-        if interrupted:
-            raise Interrupted(found | {"invalid": ["interrupted", *found["invalid"]]})
+        if ended is not None:
+            raise Ended(found | {"invalid": [str(ended) or "interrupted", *found["invalid"]]}, ended)
         return found
 
     def knee(self, p99_ms: float, hold_seconds: float, first_rate: float) -> dict[str, Any]:
@@ -169,10 +183,18 @@ class Session:
         found = {**asdict(knee), "p99_limit_ms": p99_ms, "hold_seconds": hold_seconds}
         return found | {"at_the_knee": whole.get(knee.rate), "runs": self.probes}
 
+    def settle(self) -> None:
+        """Wait until all that was sent is final: an overload may have left some of it undone."""
+        for _ in await_answered(self.stand, sum(map(len, self.sent)), HISTORY_SECONDS):
+            pass
+
     def check(self, keys: int) -> dict[str, Any]:
         """Hold all that came out, of all runs, against what was sent."""
-        self.say(f"checking {self.next_row:,} answers, and the features of {keys} keys of each entity")
-        return asdict(check(self.stand, self.events, self.next_row, keys))
+        sent = np.zeros(self.next_row, np.bool_)
+        for rows in self.sent:
+            sent[rows] = True
+        self.say(f"checking {np.count_nonzero(sent):,} answers, and the features of {keys} keys of each entity")
+        return asdict(check(self.stand, self.events, sent, keys))
 
     def _read(self, answers: Answers, arrivals: Arrivals, watch: Watch, end: float, most_behind: float) -> None:
         """Take answers until all that was sent is answered."""
@@ -205,8 +227,23 @@ class Session:
         (block,) = self.events.blocks(0, SAMPLED_ROWS)
         return round(len(encoder.encode(block.columns).data) / SAMPLED_ROWS, 1)
 
-    def _sent(self, seconds: float) -> list[Sent]:
-        return self.generators.finish(seconds + MOST_BEHIND_SECONDS)
+    def _begin(self, order: Order) -> Order:
+        self.next_row = order.first_row + order.rows
+        self.generators.begin(order)
+        return order
+
+    def _finish(self, order: Order, seconds: float) -> list[Sent]:
+        """Wait for the generators, and note which rows each of them has sent: the first ones of its own."""
+        found = self.generators.finish(seconds + MOST_BEHIND_SECONDS)
+        for place, each in enumerate(found):
+            own = order.first_row + (place - order.first_row) % len(found)
+            self.sent.append(np.arange(own, order.first_row + order.rows, len(found))[: each.rows])
+        return found
+
+    def _counters(self) -> Counters:
+        """What services and workers have counted so far."""
+        with self.stand.redis() as client:
+            return Counters(wire(client, self.stand.kafka_data), self.stand.spent_seconds(), self.stand.batches())
 
 
 def verdict_of(run: dict[str, Any], p99_ms: float) -> Verdict:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import redis
@@ -329,7 +328,7 @@ def _worker(stand: Stand, number: int) -> Iterator[Worker]:
             popen.wait()
 
 
-def await_answered(stand: Stand, rows: int, seconds: float, look: Any) -> Iterator[tuple[float, float]]:
+def await_answered(stand: Stand, rows: int, seconds: float) -> Iterator[tuple[float, float]]:
     """Moments, and how many events have been made final by then, until it is so many.
 
     Raises:
@@ -338,7 +337,6 @@ def await_answered(stand: Stand, rows: int, seconds: float, look: Any) -> Iterat
     end = time.monotonic() + seconds
     while True:
         stand.look()
-        look()
         done = stand.counted("millrace_events_scored_total") + stand.counted("millrace_records_refused_total")
         yield time.monotonic(), done
         if done >= rows:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -52,19 +53,28 @@ def test_a_load_is_measured_and_its_answers_are_held_against_the_definition(scen
             session.send_history()
             with stand.working(1):
                 session.drain()
+                cut_short = session.run(Shape("constant", 3_000, 30), most_behind_seconds=0.0)
                 found = session.run(Shape("ramp", 800, 3))
+                session.settle()
                 checked = session.check(8)
 
         # The check sees what is wrong: other events than were sent, one more, one less.
-        for other, rows, words in (
-            (Events(stand.bound, replace(TRAFFIC, seed=1)), session.next_row, "by the definition"),
-            (events, session.next_row + 1, "1 have no answer"),
-            (events, session.next_row - 1, "1 answers are to events that were never sent"),
+        everything = np.arange(session.next_row)
+        for changes, words in (
+            ({"events": Events(stand.bound, replace(TRAFFIC, seed=1))}, "by the definition"),
+            ({"next_row": len(everything) + 1, "sent": [np.arange(len(everything) + 1)]}, "1 have no answer and 0 more than they should"),
+            ({"sent": [everything[:-1]]}, "0 have no answer and 1 more than they should, .* not sent and has 1"),
+            ({"next_row": len(everything) - 1, "sent": [everything[:-1]]}, "1 answers are to events that were never sent"),
         ):
             with pytest.raises(WrongAnswer, match=words):
-                replace(session, events=other, next_row=rows).check(8)
+                replace(session, **changes).check(8)
 
-    rows = TRAFFIC.history + Shape("ramp", 800, 3).expected_events
+    # A run that was ended because the system fell behind has no answer for what was not sent, and lacks none.
+    assert 0 < cut_short["events"] < 90_000
+    assert cut_short["unanswered"] == 0
+    assert cut_short["offered_share"] < 0.99
+    assert cut_short["invalid"]
+    rows = TRAFFIC.history + cut_short["events"] + Shape("ramp", 800, 3).expected_events
     assert found["events"] == Shape("ramp", 800, 3).expected_events
     assert (found["unanswered"], found["repeated"], found["offered_share"]) == (0, 0, 1.0)
     assert 0 < found["latency"]["p50_ms"] <= found["latency"]["p99_ms"] <= found["latency"]["max_ms"]

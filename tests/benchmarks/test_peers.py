@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers import measure
 from benchmarks.peers.__main__ import BAD_INPUT, _prepare, main
+from benchmarks.peers.answers import answers_of, scored_schema
 from benchmarks.peers.arguments import parse
 from benchmarks.peers.arithmetic import Sample, drained, latencies_ms, missing_and_twice
-from benchmarks.peers.definition import LATE, ON_TIME, TOO_LATE, compare, slow_features
+from benchmarks.peers.definition import FEATURES, LATE, ON_TIME, TOO_LATE, compare, slow_features
 from benchmarks.peers.environment import NoProgram, environment_folder, is_built
 from benchmarks.peers.events import DAY_MS, LATENESS_MS, PER_CUSTOMER, WINDOWS_DAYS, Log, Payments, number_of
 from benchmarks.peers.measure import Job, Measured, run_row
@@ -28,8 +31,9 @@ from benchmarks.peers.model import write_model
 from benchmarks.peers.peer import MANIFEST, Build, Peer, PeerError, choose, find_peers, read_peer
 from benchmarks.peers.peer_process import PeerProcess
 from benchmarks.peers.result import as_result, keep, table
-from benchmarks.peers.stand import stand_on
+from benchmarks.peers.stand import Stand, stand_on
 from benchmarks.peers.user_code import java_lines, python_lines
+from schemas.avro import write_value
 from schemas.columns import Ints, PackedBytes
 from streams.definition.load import load_bound
 from streams.local.services import Services
@@ -128,6 +132,31 @@ def test_answers_that_differ_are_counted_by_how_late_the_payment_was() -> None:
     said = compare(payments, found, everyone)
     assert (said.checked, said.right, said.to_the_bit) == (4, 2, 1)
     assert said.differs == {"on_time": 0, "late": 1, "too_late": 1}
+
+
+def _scored(name: str, features: list[float], score: float) -> bytes:
+    record = dict(zip(FEATURES, features, strict=True), event_id=name, score=score)
+    return b"\x00\x00\x00\x00\x02" + write_value(record, scored_schema().parsed)
+
+
+def test_answers_are_read_by_their_schema() -> None:
+    values = [_scored("p-000000000007", [1, 2.5, 3, 4.5, 5, 6.5], 0.25), _scored("p-000000000003", [6, 5, 4, 3, 2, 1], 0.5)]
+    found = answers_of(values, np.array([10.0, 11.0]), scored_schema())
+    assert found.number.tolist() == [7, 3]
+    assert found.features.tolist() == [[1, 2.5, 3, 4.5, 5, 6.5], [6, 5, 4, 3, 2, 1]]
+    assert found.score.tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (_scored("card-7", [0] * 6, 0.5), "names no payment"),
+        (_scored("p-000000000001", [0] * 6, 0.5)[:-2], "1 of its 1 answers are not of the schema"),
+    ],
+)
+def test_answers_that_cannot_be_read_are_the_peers_trouble(value: bytes, words: str) -> None:
+    with pytest.raises(PeerError, match=words):
+        answers_of([value], np.array([10.0]), scored_schema())
 
 
 # Figures
@@ -393,6 +422,24 @@ def test_a_peer_takes_the_command_line_of_the_frame(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["app.py", *(word for name in places for word in (f"--{name}", name)), "--guarantee", "exactly_once"])
     given = parse()
     assert (given.bootstrap_servers, given.state_dir, given.guarantee) == ("bootstrap-servers", "state-dir", "exactly_once")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "interrupted", "note"),
+    [(KeyboardInterrupt(), True, "interrupted"), (PeerError("no answer for 60 s"), False, "no answer for 60 s")],
+)
+def test_a_run_that_breaks_off_keeps_what_it_measured_and_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: BaseException, interrupted: bool, note: str
+) -> None:
+    def all_of_it(run: measure._Run, events: int, seconds: float) -> None:
+        run.measured.start_s = 1.5
+        raise trouble
+
+    monkeypatch.setattr(measure._Run, "all", all_of_it)
+    (peer, row), *_ = choose(PEERS, ["confluent"])
+    nowhere = Stand(tmp_path, "127.0.0.1:1", "redis://127.0.0.1:1/0", psutil.Process(), psutil.Process())
+    measured = run_row(nowhere, Job(Log(), tmp_path, scored_schema()), peer, row, Path(sys.executable), events=1_000, seconds=0)
+    assert (measured.complete, measured.interrupted, measured.notes, measured.start_s) == (False, interrupted, [note], 1.5)
 
 
 def test_millraces_own_row_runs_and_is_right(services: Services, server: RedisServer, tmp_path: Path) -> None:
