@@ -118,12 +118,21 @@ def ls(
     pipeline: PipelineFile,
     which: Which = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page as well.", show_default=False)] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write down since when each is known, beside the pipeline file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List a pipeline's features: name, unit, entity, window, the models that use it, and what it is."""
+    """List a pipeline's features: name, unit, entity, window, the models that use it, since when, and what it is."""
     from streams.offline.catalogue import catalogue, list_words
 
-    facts = catalogue(bound_of(pipeline, which))
+    bound = bound_of(pipeline, which)
+    facts = catalogue(bound)
+    if record:
+        from datetime import UTC, datetime
+
+        from streams.offline.since import record as write_down
+
+        write_down(bound, facts, datetime.now(UTC).date())
+        facts = catalogue(bound)
     if html is not None:
         from streams.offline.page import render
 

@@ -15,6 +15,7 @@ from schemas.features import Json, fingerprint
 from streams.definition.bound import Bound
 from streams.definition.event_columns import EventColumn
 from streams.definition.load import load_bound
+from streams.offline.since import known_since
 from streams.suggestion import did_you_mean
 from transforms.aggregate import Aggregate, column_of
 from transforms.derive import Derived
@@ -39,10 +40,12 @@ def catalogue(bound: Bound) -> dict[str, Json]:
     definitions = {feature.name: dict(feature.definition) for feature in bound.features.features}
     known: dict[str, Mapping[str, Json]] = {f.name: f.definition for entity in bound.pipeline.entities for f in entity.features}
     known |= {each.name: cast("Mapping[str, Json]", each.describe()) for each in bound.pipeline.derived}
+    since = known_since(bound)
     for entry in entries:
         name = str(entry["name"])
         entry["definition"] = definitions.get(name) or dict(known.get(name, {}))
         entry["fingerprint"] = fingerprint(entry["definition"])
+        entry["since"] = since.get((name, entry["fingerprint"]))
     return {
         "format": FORMAT,
         "pipeline": bound.name,
@@ -237,12 +240,20 @@ def _changes(path: str, old: Any, new: Any) -> Sequence[tuple[str, list[Any]]]:
 
 def list_words(facts: Mapping[str, Any]) -> str:
     """The catalogue in words: a line a feature."""
-    rows = [("feature", "unit", "entity", "window", "models", "description")]
+    rows = [("feature", "unit", "entity", "window", "models", "since", "description")]
     for each in facts["features"]:
         window = each["window"]
         span = "" if window is None else window["length"] + (f" -{window['delay']}" if window["delay"] else "")
         rows.append(
-            (each["name"], each["unit"], each["entity"] or each["kind"], span, ", ".join(each["models"]) or "-", each["description"])
+            (
+                each["name"],
+                each["unit"],
+                each["entity"] or each["kind"],
+                span,
+                ", ".join(each["models"]) or "-",
+                each["since"] or "-",
+                each["description"],
+            )
         )
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -252,7 +263,7 @@ def list_words(facts: Mapping[str, Any]) -> str:
 def show_words(entry: Mapping[str, Any]) -> str:
     """One feature in words."""
     lines = [f"{entry['name']}: {entry['description']}"]
-    for what in ("kind", "unit", "entity", "key", "aggregate", "fields", "owner", "models", "fingerprint"):
+    for what in ("kind", "unit", "entity", "key", "aggregate", "fields", "owner", "models", "since", "fingerprint"):
         value = entry[what]
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         lines.append(f"  {what:12} {text if text not in (None, '') else '-'}")

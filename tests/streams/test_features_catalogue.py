@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -117,6 +118,36 @@ def test_a_change_of_words_alone_is_told_as_one(tmp_path: Path, run: Run) -> Non
     assert facts["changed"] == [
         {"name": "night", "same_numbers": True, "changes": {"description": ["A derived column.", "1 at night."]}},
     ]
+
+
+def test_since_when_a_feature_is_known_is_written_down_and_begins_anew_with_another_definition(tmp_path: Path, run: Run) -> None:
+    def since() -> dict[str, str | None]:
+        return {each["name"]: each["since"] for each in run("features", "ls", "pipeline.py", "--json").facts["features"]}
+
+    assert set(since().values()) == {None}
+    today = run("features", "ls", "pipeline.py", "--record", "--json").facts["features"][0]["since"]
+    assert today == datetime.now(UTC).date().isoformat()
+    file = tmp_path / "payments.features.json"
+    file.write_text(file.read_text().replace(today, "2026-01-02"))
+    assert set(since().values()) == {"2026-01-02"}
+    write_pipeline(
+        tmp_path, {"Count(), Mean(amount)": "Count(), Mean(amount), Std(amount)", 'Derived("night", night)': 'Derived("night", night, 2)'}
+    )
+    assert since() == {
+        "amount": "2026-01-02",
+        "night": None,
+        "customer_count_1d": "2026-01-02",
+        MEAN: "2026-01-02",
+        "customer_amount_std_1d": None,
+    }
+    assert run("features", "ls", "pipeline.py", "--record").code == 0
+    assert since()["night"] == today
+    assert since()["amount"] == "2026-01-02"
+    assert "since        2026-01-02" in run("features", "show", "pipeline.py", "amount").out
+    file.write_text("[]")
+    done = run("features", "ls", "pipeline.py")
+    assert (done.code, done.err.count("\n")) == (10, 1)
+    assert "payments.features.json is no record of features" in done.err
 
 
 @pytest.mark.parametrize(("text", "words"), [("{", "can't be read"), ("[]", "is no catalogue"), ('{"format": 2}', "is no catalogue")])
