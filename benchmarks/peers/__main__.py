@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.environment import NoProgram, ready
 from benchmarks.peers.events import Log
-from benchmarks.peers.measure import Interrupted, Job, Measured, run_row
+from benchmarks.peers.measure import Job, Measured, run_row
 from benchmarks.peers.model import write_model
 from benchmarks.peers.peer import HERE, Peer, PeerError, Row, choose, find_peers
 from benchmarks.peers.result import RESULTS, as_result, keep, table
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (PeerError, MillraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _prepare(rows: list[tuple[Peer, Row]], named: bool) -> list[tuple[Peer, Row, Path]]:
@@ -76,20 +79,21 @@ def _run(services: Stand, rows: list[tuple[Peer, Row, Path]], millrace: Peer, wa
     for peer, row, python in rows:
         events = min(row.events, wanted.events or row.events)
         beside = None
-        try:
-            if not wanted.alone:  # before its own row as well: that warms the broker, and shows the noise of the hour
-                _say("millrace drains")
-                fewer = min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS)
-                beside = run_row(services, job, millrace, millrace.rows[0], Path(sys.executable), fewer, 0)
-                for note in beside.notes:
-                    _say(f"millrace: {note}")
-            _say(f"{row.name}: {log.history:,} + {events:,} events")
-            measured = run_row(services, job, peer, row, python, events, wanted.seconds)
-        except Interrupted as stopped:
-            done(peer, row, stopped.measured, beside, events)
+        if not wanted.alone:  # before its own row as well: that warms the broker, and shows the noise of the hour
+            _say("millrace drains")
+            fewer = min(BESIDE_EVENTS, wanted.events or BESIDE_EVENTS)
+            beside = run_row(services, job, millrace, millrace.rows[0], Path(sys.executable), fewer, 0)
+            for note in beside.notes:
+                _say(f"millrace: {note}")
+            if beside.interrupted:
+                code = INTERRUPTED
+                break
+        _say(f"{row.name}: {log.history:,} + {events:,} events")
+        measured = run_row(services, job, peer, row, python, events, wanted.seconds)
+        done(peer, row, measured, beside, events)
+        if measured.interrupted:
             code = INTERRUPTED
             break
-        done(peer, row, measured, beside, events)
         code = code or (0 if measured.complete else FAILED)
     print(json.dumps(results, indent=2) if wanted.json else table(results))
     return code
@@ -129,4 +133,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services are ended, and what was measured is kept
     sys.exit(main())

@@ -10,10 +10,11 @@ import numpy as np
 
 from benchmarks.peers.definition import FEATURES
 from benchmarks.peers.events import SCHEMAS, WINDOWS_DAYS, number_of
+from benchmarks.peers.peer import PeerError
 from benchmarks.peers.stand import PARTITIONS, Stand
 from schemas.avro import AvroSchema, load_schema
 from schemas.codec import Decoder
-from schemas.columns import Column, Columns, Floats, Ints, PackedBytes, Ragged
+from schemas.columns import Column, Floats, Ints, PackedBytes, Ragged
 from streams.kafka import KafkaError, KafkaException, TopicPartition, plain_consumer
 
 MILLRACE_FEATURES = tuple(f"features.customer_{word}_{days}d" for days in WINDOWS_DAYS for word in ("count", "amount_mean"))
@@ -67,34 +68,48 @@ class Reader:
         return len(found)
 
     def answers(self) -> Answers:
-        """All so far."""
-        columns = decode(self._values, self.schema)
-        ids = columns["event_id"]
-        assert isinstance(ids, PackedBytes)
+        """All so far.
+
+        Raises:
+            PeerError: they can't be read.
+        """
         times, counts = zip(*self._seen_at, strict=True) if self._seen_at else ((), ())
-        names = MILLRACE_FEATURES if MILLRACE_FEATURES[0] in columns else FEATURES
-        scores = columns["score"] if "score" in columns else _scores(columns["scores"])
-        return Answers(
-            number=np.array([number_of(name) for name in ids], np.int64),
-            seen_at=np.repeat(np.array(times, np.float64), np.array(counts, np.int64)),
-            features=np.column_stack([np.asarray(columns[name], np.float64) for name in names]),
-            score=np.asarray(scores, np.float64),
-        )
+        return answers_of(self._values, np.repeat(np.array(times, np.float64), np.array(counts, np.int64)), self.schema)
 
     def close(self) -> None:
         """Let go of the broker."""
         self._consumer.close()
 
 
+def answers_of(values: list[bytes], seen_at: Floats, schema: AvroSchema) -> Answers:
+    """What the records say.
+
+    Raises:
+        PeerError: some are not of the schema, or name no payment.
+    """
+    decoded = Decoder(schema, "confluent", OneSchema(schema)).decode(PackedBytes.pack(values))
+    if bad := int(np.count_nonzero(decoded.rejected)):
+        raise PeerError(f"{bad:,} of its {len(values):,} answers are not of the schema")
+    columns = decoded.columns
+    ids = columns["event_id"]
+    assert isinstance(ids, PackedBytes)
+    names = MILLRACE_FEATURES if MILLRACE_FEATURES[0] in columns else FEATURES
+    try:
+        number = np.array([number_of(name) for name in ids], np.int64)
+    except ValueError as error:
+        raise PeerError(f"an answer names no payment: {error}") from error
+    return Answers(
+        number=number,
+        seen_at=seen_at,
+        features=np.column_stack([np.asarray(columns[name], np.float64) for name in names]),
+        score=np.asarray(columns["score"] if "score" in columns else _scores(columns["scores"]), np.float64),
+    )
+
+
 def _scores(column: Column) -> Column:
     """Millrace writes an array of scores; here of one each."""
     assert isinstance(column, Ragged) and isinstance(column.items, Mapping)
     return column.items["score"]
-
-
-def decode(values: list[bytes], schema: AvroSchema) -> Columns:
-    """The columns of records in the framing."""
-    return Decoder(schema, "confluent", OneSchema(schema)).decode(PackedBytes.pack(values)).columns
 
 
 def scored_schema() -> AvroSchema:

@@ -51,6 +51,7 @@ class Measured:
     missing: int | None = None
     twice: int | None = None
     complete: bool = False
+    interrupted: bool = False
     command: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -79,17 +80,9 @@ def run_row(stand: Stand, job: Job, peer: Peer, row: Row, python: Path, events: 
     except (PeerError, KafkaException) as error:
         measured.notes.append(str(error))
     except KeyboardInterrupt:
+        measured.interrupted = True
         measured.notes.append("interrupted")
-        raise Interrupted(measured) from None
     return measured
-
-
-class Interrupted(Exception):
-    """The run was interrupted; what was measured so far."""
-
-    def __init__(self, measured: Measured) -> None:
-        super().__init__("interrupted")
-        self.measured = measured
 
 
 class _Run:
@@ -129,10 +122,12 @@ class _Run:
             process.kill()
             raise
         finally:
-            self._judge(reader.answers())
-            reader.close()
-            shutil.rmtree(self.state, ignore_errors=True)
-            self.stand.clear(self.tag)
+            try:
+                self._judge(reader.answers())
+            finally:
+                reader.close()
+                shutil.rmtree(self.state, ignore_errors=True)
+                self.stand.clear(self.tag)
 
     def _send(self, last: int) -> None:
         payments = self.job.log.rows(self.sent, last)
@@ -198,6 +193,8 @@ class _Run:
         self.measured.missing, self.measured.twice = missing_and_twice(answers.number, self.sent)
         if not len(answers.number):
             return
+        if not 0 <= int(answers.number.min()) <= int(answers.number.max()) < self.sent:
+            raise PeerError(f"there are answers to payments {answers.number.min()} to {answers.number.max()}, and {self.sent:,} were sent")
         found: Floats = np.full((self.sent, answers.features.shape[1]), np.nan)
         found[answers.number] = answers.features
         customers = np.arange(0, self.job.log.customers, EVERY_CUSTOMER)
