@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.load.generator import Sent
 from benchmarks.load.shape import Shape
@@ -15,6 +16,7 @@ LATE_SHARE = 0.25  # of the p99 that is measured
 LEAST_OFFERED = 0.99
 FULL = 0.9  # of a core, or of all of them
 DISTURBED_CORES = 0.3
+MOST_OTHERS = 0.25  # of the machine
 
 
 def generator_facts(sent: Sequence[Sent], offered_share: float, p99_ms: float) -> dict[str, Any]:
@@ -57,6 +59,10 @@ def troubles(run: Mapping[str, Any], shape: Shape) -> list[str]:
         found.append(f"{run['unanswered']:,} events had no answer in time")
     if shape.is_steady and run["warm_up_seconds"] is None:
         found.append(f"it did not become steady: by MSER-5, the warm-up would be more than half of {shape.seconds:g} s")
+    others, cpus = run.get("cores_of_others", 0.0), psutil.cpu_count() or 1
+    # Services that are not ours count as others, and may be on this machine.
+    if "kafka" in run.get("cores", ()) and others > MOST_OTHERS * cpus:
+        found.append(f"the machine was not its own: others took {others:.2f} of its {cpus} cores")
     return found
 
 

@@ -20,7 +20,8 @@ METHOD = """\
 - **Warm-up** is cut by MSER-5 on the mean latencies of slots of 0.1 s: where the standard error of the rest is least. A run whose best
   cut lies beyond its half never became steady, and is invalid. Loads that are not meant to be steady are led in by ten steady seconds.
 - **A run is invalid** if the generators were the bottleneck: if they offered less than 99 % because they had fallen behind, or if the p99
-  of their own lateness is above 5 ms and above a quarter of the p99 that was measured. Or if an event had no answer.
+  of their own lateness is above 5 ms and above a quarter of the p99 that was measured. Or if an event had no answer, or if others
+  took more than a quarter of the machine.
 - **The knee** is the highest rate that holds the p99 below a limit for the time given, by bisection until the ends are within 6 %. A rate
   that does not hold is tried once more, so that a neighbour's moment does not decide; one that could not be made decides nothing.
 - **CPU** is user and system time of each process between the end of the warm-up and the last due event, by the events due in between.

@@ -61,6 +61,9 @@ def test_every_trouble_is_named() -> None:
     assert "7 events had no answer" in troubles(run_of(unanswered=7), shape)[0]
     assert "did not become steady" in troubles(run_of(warm_up_seconds=None), shape)[0]
     assert troubles(run_of(warm_up_seconds=None), Shape("wave", 10, 10)) == []
+    taken_up = 0.3 * (psutil.cpu_count() or 1)
+    assert "the machine was not its own" in troubles(run_of(cores={"kafka": 0.1}, cores_of_others=taken_up), shape)[0]
+    assert troubles(run_of(cores={"worker": 0.1}, cores_of_others=taken_up), shape) == []  # they may be the services
 
 
 def test_a_probe_holds_only_with_every_answer_below_the_limit() -> None:
