@@ -1,18 +1,16 @@
 """One test's stage: the example's pipeline under names of its own, its topics, its model, and worker processes to run and to end.
 
-A worker is the command a user runs, in a process of its own. Tests wait for facts (an offset committed, a line in the log, a page's
-answer), never for time to pass.
+A worker is the command a user runs, in a process of its own that is forked from one which has imported everything. Tests wait for facts
+(an offset committed, a line in the log, a page's answer), never for time to pass.
 """
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
-import os
 import signal
 import struct
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +34,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from streams.definition.bound import Bound
 from streams.definition.load import load_bound
+from streams.faults.nursery import Nursery, Overdue
 from streams.kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition, plain_consumer, plain_producer
 from streams.local.process import choose_port
 from streams.planning.create_topics import create
@@ -69,23 +68,33 @@ def wait_for(what: str, seen: Callable[[], Any], seconds: float = WAIT_SECONDS) 
     return found
 
 
+@cache
+def nursery() -> Nursery:
+    """What forks the workers of this process's tests: an import a test run, and not one a worker."""
+    opened = Nursery(python_path=(str(ROOT),))
+    atexit.register(opened.close)
+    return opened
+
+
 class Worker:
     """A running `millrace run`."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, port: int) -> None:
-        self.log_file = log
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, port: int) -> None:
         self.port = port
         self.began = time.monotonic()
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(command, env=dict(environment), stdout=out, stderr=out, cwd=log.parent)
+        self._child = nursery().start(["millrace", "run", *arguments], environment, log)
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+        return self._child.log
 
     @property
     def lives(self) -> bool:
-        return self.process.poll() is None
+        return self._child.lives
+
+    @property
+    def code(self) -> int | None:
+        return self._child.code
 
     def says(self, words: str, times: int = 1, seconds: float = WAIT_SECONDS) -> None:
         """Wait until its log has these words so often."""
@@ -93,25 +102,28 @@ class Worker:
 
     def _alive_or_fail(self, words: str) -> bool:
         if not self.lives and words not in self.log:
-            raise Waited(f"ended with {self.process.returncode} before it said {words!r}:\n{self.log[-3_000:]}")
+            raise Waited(f"ended with {self.code} before it said {words!r}:\n{self.log[-3_000:]}")
         return True
 
     def ends(self, seconds: float = WAIT_SECONDS) -> int:
         """Wait until it ended; its exit code, negative = a signal's number."""
         try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+            return self._child.ends(seconds)
+        except Overdue:
             raise Waited(f"the worker goes on:\n{self.log[-3_000:]}") from None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._child.signal(number)
 
     def stop(self) -> int:
         """End it as an operator does; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.ends()
 
     def kill(self) -> None:
         """End it as a crash does."""
-        self.process.kill()
-        self.process.wait()
+        self._child.kill()
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and body of one of its pages; 0 = nobody answers."""
@@ -232,11 +244,9 @@ class Scene:
             **self.environment,
             **environment,
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_") or name == "MILLRACE_CACHE_DIR"}
         ours = {f"MILLRACE_{name}": value for name, value in variables.items() if value}
         log = self.folder / f"worker-{len(self.workers)}.log"
-        command = [sys.executable, "-m", "millrace", "run", str(self.file), *arguments]
-        worker = Worker(command, {**kept, "PYTHONPATH": str(ROOT), **ours}, log, int(variables["HEALTH__PORT"]))
+        worker = Worker([str(self.file), *arguments], ours, log, int(variables["HEALTH__PORT"]))
         self.workers.append(worker)
         return worker
 
@@ -327,7 +337,7 @@ class Scene:
     ) -> None:
         def seen() -> bool:
             if worker is not None and not worker.lives:
-                raise Waited(f"{what}: the worker ended with {worker.process.returncode}:\n{worker.log[-3_000:]}")
+                raise Waited(f"{what}: the worker ended with {worker.code}:\n{worker.log[-3_000:]}")
             try:
                 return enough(self.committed())
             except KafkaException:

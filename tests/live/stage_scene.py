@@ -131,7 +131,7 @@ class StageScene(Scene):
         def seen() -> bool:
             for worker in workers:
                 if not worker.lives:
-                    raise Waited(f"the worker ended with {worker.process.returncode}:\n{worker.log[-3_000:]}")
+                    raise Waited(f"the worker ended with {worker.code}:\n{worker.log[-3_000:]}")
             try:
                 committed = self.committed_by_stage()
             except KafkaException:

@@ -71,11 +71,11 @@ def test_a_stop_under_load_ends_well_and_a_second_one_at_once(set_up: SetUp, own
     impatient = scene.worker(WORKER__BATCH_RECORDS="5", WORKER__STOP_BUDGET_SECONDS="60")
     impatient.says("taken_over")
     with own_redis.held_still():  # what is under way can't be finished
-        impatient.process.send_signal(signal.SIGTERM)
+        impatient.signal(signal.SIGTERM)
         impatient.says("stopping budget_seconds")
         wait_for("still stopping", lambda: impatient.lives)
         began = time.monotonic()
-        impatient.process.send_signal(signal.SIGTERM)
+        impatient.signal(signal.SIGTERM)
         assert impatient.ends(10) == 130
         assert time.monotonic() - began < 5
 

@@ -101,10 +101,10 @@ def test_a_worker_frozen_past_its_session_changes_nothing_when_it_wakes(set_up: 
     scene.send_payments(payment(n, customer_id=f"C{n % 97}") for n in range(3_000))
     frozen = scene.worker("frozen", WORKER__BATCH_RECORDS="5")
     scene.progressed(200, frozen)
-    frozen.process.send_signal(signal.SIGSTOP)  # with batches at every step, some of them committing
+    frozen.signal(signal.SIGSTOP)  # with batches at every step, some of them committing
     other = scene.worker("other")
     scene.drained(other)
-    frozen.process.send_signal(signal.SIGCONT)
+    frozen.signal(signal.SIGCONT)
     frozen.says("lost at=")
     scene.send_payments(payment(n, customer_id=f"C{n % 97}") for n in range(3_000, 3_500))
     scene.drained(other)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import signal
 import struct
-import sys
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -32,7 +30,7 @@ from streams.planning.stage import Stage, stages
 from streams.scored_event import output_schema
 from streams.settings import KafkaSettings, RedisSettings, Settings
 from tests.live.random_pipeline import EVENT, LABEL, Made, make
-from tests.live.scene import ROOT, Waited, Worker, read_topic, wait_for
+from tests.live.scene import Waited, Worker, read_topic, wait_for
 from tests.oracles.payments import Record
 from tests.oracles.windows import UNMATCHED, Past, feature
 from tests.services import Broker
@@ -75,9 +73,8 @@ class Run:
             "FAULT": fault,
         }
         ours = {f"MILLRACE_{name}": value for name, value in variables.items() if value}
-        command = [sys.executable, "-m", "millrace", "run", str(self.file)]
         log = self.folder / f"worker-{len(self.workers)}.log"
-        started = Worker(command, {**os.environ, "PYTHONPATH": str(ROOT), **ours}, log, int(variables["HEALTH__PORT"]))
+        started = Worker([str(self.file)], ours, log, int(variables["HEALTH__PORT"]))
         self.workers.append(started)
         return started
 

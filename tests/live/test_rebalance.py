@@ -118,7 +118,7 @@ def test_a_dead_workers_partitions_are_scored_again_soon_after_its_session(set_u
         lives, dies = scene.worker("lives"), scene.worker("dies")
         wait_for("both have two", lambda: (len(owned(lives)), len(owned(dies))) == (2, 2))
         moved, known = owned(dies), len(lives.log)
-        dies.process.send_signal(signal.SIGKILL)
+        dies.signal(signal.SIGKILL)
         died = time.monotonic()
         wait_for("its partitions taken over", lambda: moved <= set(taken_over(lives, known)))
         live_from = taken_over(lives, known)
