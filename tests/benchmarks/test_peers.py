@@ -240,14 +240,15 @@ package a;
 /** No,
  * no. */
 class A {
-    String s = "// yes /* */"; // and its comment not
+    String s = "/*"; // and its comment not
+    String t = "\\"*/";
     char c = '"'; /* no */
     int f() {
         return 1; /* a
         comment */ }
 }
 """
-    assert java_lines(text) == 6
+    assert java_lines(text) == 7
 
 
 # The folders
