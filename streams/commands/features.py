@@ -57,6 +57,16 @@ def build(
     arrived: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Says when each record arrived; a guard needs it.", show_default=False)
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet or CSV: event id, label, when known; for entities that count them.", show_default=False),
+    ] = None,
+    known_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Of the labels: when each became known; by default as the pipeline has it.", show_default=False
+        ),
+    ] = None,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Of each file but the last.")] = 1_000_000,
     unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Refuse an event id that comes twice.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features that are there.")] = False,
@@ -71,6 +81,10 @@ def build(
 
     bound = bound_of(pipeline, which)
     history = _history(bound, sources, start, end, time_zone, arrived, settings)
+    if labels is not None:
+        from streams.offline.labelled_history import with_labels
+
+        history = with_labels(bound, history, labels, known_at, time_zone)
     options = BuildOptions(rows_per_file, unique_ids, overwrite, None if state_memory is None else state_memory * MIB)
     with _progress("events", history.rows) as progress:
         facts = build_features(bound, history, to, options, progress)

@@ -80,7 +80,7 @@ class _Build:
 
     def __init__(self, bound: Bound, history: History, options: BuildOptions, progress: Callable[[int], None]) -> None:
         self._bound, self._history, self._options, self._progress = bound, history, options, progress
-        self._featurize = Featurize(bound, history.decoder, history.max_record_bytes)
+        self._featurize = Featurize(bound, history.decoder, history.max_record_bytes, history.labelled)
         self._ids = UniqueIds(bound) if options.unique_ids else None
         self._most_bytes = options.state_bytes or int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
         self._keys: dict[str, int] = {}
@@ -119,7 +119,7 @@ class _Build:
 
     def _read(self) -> Iterator[tuple[Turn, Batch]]:
         for turn in self._history.turns():
-            batch = self._featurize.read(turn.past)
+            batch = self._featurize.read(turn.past, turn.is_label, turn.value)
             if self._ids is not None:
                 self._ids.check(batch)
             yield turn, batch
@@ -132,7 +132,7 @@ class _Build:
             partition = turn.past.partition
             batch = self._featurize.remember(read)
             self._check_memory(batch)
-            yield partition, self._table(turn, batch) if turn.wanted else None, len(batch)
+            yield partition, self._table(turn, batch) if turn.wanted else None, len(batch) - _labels_in(batch)
             self._keys = self._featurize.keys
 
     def _check_memory(self, batch: Batch) -> None:
@@ -155,7 +155,8 @@ class _Build:
             if name in events.column_names:
                 raise HistoryError(f"the history has a column {name!r}; wanted none of that name, since it says where an event stands")
         # The partition is in the path, where lakes look for it.
-        return beside(beside(events, features), table_of({ADDRESS[1]: to_arrow(batch.offsets)}))
+        offsets = batch.offsets if batch.labels is None else batch.offsets[~batch.labels.is_label]
+        return beside(beside(events, features), table_of({ADDRESS[1]: to_arrow(offsets)}))
 
     def _writer_for(self, partition: int, folder: Path) -> ParquetParts:
         if self._writer is None or partition != self._partition:
@@ -197,6 +198,10 @@ class _Build:
         }
 
 
+def _labels_in(batch: Batch) -> int:
+    return 0 if batch.labels is None else int(batch.labels.is_label.sum())
+
+
 class UniqueIds:
     """Finds an event id that comes twice, by 64 bits of its hash: eight bytes an event, in sorted runs that are merged as they grow."""
 
@@ -210,7 +215,7 @@ class UniqueIds:
         Raises:
             HistoryError: one came before; names both it and the row.
         """
-        rows = np.flatnonzero(batch.usable)
+        rows = np.flatnonzero(batch.usable if batch.labels is None else batch.usable & ~batch.labels.is_label)
         if not len(rows):
             return
         column = batch.columns[self._bound.event_id]

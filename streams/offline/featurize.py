@@ -97,7 +97,7 @@ class Featurize:
         if counting and not labelled:
             raise HistoryError(
                 f"entity {counting[0]!r} counts labels, and events alone do not tell them; "
-                "wanted labels with them, as `Bound.transform` takes them, or a pipeline without LabelCount and LabelRate"
+                "wanted labels with them (`--labels`, or `labels=` of `Bound.transform`), or a pipeline without LabelCount and LabelRate"
             )
         self._bound = bound
         self._decoder = decoder
@@ -164,8 +164,7 @@ class Featurize:
         """
         usable = batch.usable
         arrays = {name: to_arrow(batch.columns[name], None, usable) for name in self.names}
-        table = table_of({**arrays, **self._verdicts(batch, usable, troubles or {})})
-        return table if batch.labels is None else chosen(table, ~batch.labels.is_label, {})
+        return _events_of(batch, table_of({**arrays, **self._verdicts(batch, usable, troubles or {})}))
 
     def events(self, batch: Batch) -> Table:
         """The events themselves, by their schema; null where a record could not be read. Event times are in milliseconds."""
@@ -175,7 +174,7 @@ class Featurize:
             is_time = name == self._bound.event_time.column
             if is_covered(kind):
                 arrays[name] = to_arrow(batch.columns[name], Primitive("long", "timestamp-millis") if is_time else kind, read)
-        return table_of(arrays)
+        return _events_of(batch, table_of(arrays))
 
     def _verdicts(self, batch: Batch, usable: Mask, troubles: Mapping[int, RecordError]) -> dict[str, Table]:
         assert batch.timing is not None
@@ -194,6 +193,11 @@ class Featurize:
         state = ShardState(shard, self._bound.pipeline.entities, self._store, self._bound.event_time.column, EVERY_KEY)
         self._states[partition] = state
         return state
+
+
+def _events_of(batch: Batch, table: Table) -> Table:
+    """A batch's rows without its labels."""
+    return table if batch.labels is None else chosen(table, ~batch.labels.is_label, {})
 
 
 def leaf_types(fields: Sequence[Field], above: str = "") -> Iterator[tuple[str, AvroType]]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from schemas.codec import Decoder
-from schemas.columns import PackedBytes
+from schemas.columns import Ints, Mask, PackedBytes
 from schemas.errors import HistoryError, RecordError, SchemaError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
@@ -39,6 +39,8 @@ class Turn:
         has_events: whether the events themselves are among these columns, as they were given.
         troubles: by row, why it could not be read.
         wanted: whether features of them are asked for; else they only fill the windows.
+        is_label: shape (n,): which of the records are labels, which have no row in `table`; None = none.
+        value: shape (n,): what these say.
     """
 
     past: Past
@@ -46,6 +48,8 @@ class Turn:
     has_events: bool = False
     troubles: Mapping[int, RecordError] = field(default_factory=dict)
     wanted: bool = True
+    is_label: Mask | None = None
+    value: Ints | None = None
 
 
 class History(Protocol):
@@ -55,11 +59,13 @@ class History(Protocol):
         decoder: for their values.
         rows: how many there are; None = not known before the end.
         max_record_bytes: larger records are refused.
+        labelled: whether labels stand among the events.
     """
 
     decoder: Decoder
     rows: int | None
     max_record_bytes: int
+    labelled: bool
 
     def turns(self) -> Iterator[Turn]:
         """All events: each partition's together, in the order of its log.
@@ -87,6 +93,7 @@ class TableHistory:
     """
 
     max_record_bytes = 2**31 - 1
+    labelled = False
 
     def __init__(self, bound: Bound, files: Sequence[Path], time_zone: str | None = None, arrived: str | None = None) -> None:
         self._files = [open_table_file(path) for path in files]
@@ -128,6 +135,7 @@ class EventFileHistory:
 
     rows: int | None = None
     max_record_bytes = 2**31 - 1
+    labelled = False
 
     def __init__(self, bound: Bound, files: Sequence[Path]) -> None:
         for path in files:

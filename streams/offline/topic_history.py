@@ -94,6 +94,8 @@ class TopicHistory:
         KafkaDown: the broker does not answer.
     """
 
+    labelled = False
+
     def __init__(self, bound: Bound, settings: Settings, topic: str, start: Edge | None = None, end: Edge | None = None) -> None:
         facts = topic_facts(admin(settings.kafka), (topic,))[topic]
         once = computed_at_once(bound, facts.partitions)
