@@ -112,6 +112,15 @@ class FileRegistry:
             unfinished.replace(self.folder / f"{schema_id}-{subject}.avsc")  # readers see the whole file or none
             return schema_id
 
+    def id_of(self, subject: str, schema: AvroSchema) -> int | None:
+        """The newest id under which a subject has a schema, whatever came after it."""
+        ids = [number for number, path in self._sound_files().items() if _subject(path) == subject]
+        return next((number for number in sorted(ids, reverse=True) if self._is(number, schema)), None)
+
+    def _is(self, schema_id: int, schema: AvroSchema) -> bool:
+        found = self.schema(schema_id)
+        return found is not None and found.fingerprint == schema.fingerprint
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No other process registers at the same time: two would give out one id."""
@@ -195,6 +204,13 @@ class ConfluentRegistry:
                 raise SchemaError(f"schema registry {self._place} refuses the schema: {error}") from error
         return schema_id
 
+    def id_of(self, subject: str, schema: AvroSchema) -> int | None:
+        """The id under which a subject has a schema, whatever came after it."""
+        from confluent_kafka.schema_registry import Schema
+
+        found = self._look_up(lambda: self._client.lookup_schema(subject, Schema(json.dumps(schema.definition), "AVRO")))
+        return None if found is None else int(found.schema_id)
+
     def _look_up(self, ask: Callable[[], Any]) -> Any:
         """What the client finds; None if the registry says there is none."""
         from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -231,6 +247,22 @@ class ConfluentRegistry:
             raise RetryLater(f"schema registry {self._place}: {error}") from error
         except (httpx.HTTPError, OAuthTokenError, OSError) as error:
             raise RetryLater(f"schema registry {self._place} does not answer: {type(error).__name__}: {error}") from error
+
+
+def registered_id(registry: Registry, subject: str, schema: AvroSchema) -> tuple[int | None, str]:
+    """The id that a schema has in a subject, its latest or an older one; else None, and in words what there is.
+
+    Raises:
+        RetryLater: the registry does not answer.
+        SchemaError: what it has is broken.
+    """
+    latest = registry.latest(subject)
+    if latest is None:
+        return None, "is not registered"
+    if latest[1].fingerprint == schema.fingerprint:
+        return latest[0], ""
+    older = registry.id_of(subject, schema) if isinstance(registry, FileRegistry | ConfluentRegistry) else None
+    return older, "" if older is not None else f"is registered as id {latest[0]} with other fields"
 
 
 def open_registry(place: str | Path, options: Mapping[str, Any] | None = None) -> Registry:

@@ -19,7 +19,7 @@ from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.errors import DefinitionError, RecordError, SchemaError
 from schemas.json_record import as_it_travels, record_of_json
-from schemas.registry import open_registry
+from schemas.registry import open_registry, registered_id
 from schemas.reject import FIRST_RULE, label
 from schemas.rules import Rule, check
 from streams.definition.bound import Bound, EventTime
@@ -232,8 +232,7 @@ def _prefix(topic: Topic, schema: AvroSchema, folder: Path, settings: Settings) 
     """What stands before the Avro bytes."""
     if topic.framing == "bare":
         return b""
-    found = open_registry(settings.registry.place(folder), settings.registry.client_keys).latest(topic.subject)
-    if found is None or found[1].fingerprint != schema.fingerprint:
-        state = "is not registered" if found is None else f"is registered as id {found[0]} with other fields"
+    schema_id, state = registered_id(open_registry(settings.registry.place(folder), settings.registry.client_keys), topic.subject, schema)
+    if schema_id is None:
         raise SchemaError(f"the schema of {topic.name} {state}; `millrace schema register` registers it")
-    return b"\0" + found[0].to_bytes(4, "big")
+    return b"\0" + schema_id.to_bytes(4, "big")

@@ -13,7 +13,7 @@ from schemas.avro import AvroSchema
 from schemas.errors import DefinitionError, RecordError, SchemaError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
-from schemas.registry import open_registry
+from schemas.registry import open_registry, registered_id
 from streams.definition.bound import Bound
 from streams.definition.pipeline import Topic
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, admin, cause, plain_producer, topic_facts
@@ -86,11 +86,10 @@ def _prefix(bound: Bound, settings: Settings, topic: Topic, schema: AvroSchema) 
     if topic.framing == "bare":
         return b""
     registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
-    found = registry.latest(topic.subject)
-    if found is None or found[1].fingerprint != schema.fingerprint:
-        state = "is not registered" if found is None else f"is registered as id {found[0]} with other fields"
+    schema_id, state = registered_id(registry, topic.subject, schema)
+    if schema_id is None:
         raise SchemaError(f"the schema of {topic.name} {state}; `millrace topics create` registers the pipeline's")
-    return b"\0" + found[0].to_bytes(4, "big")
+    return b"\0" + schema_id.to_bytes(4, "big")
 
 
 class _Sending:
