@@ -53,17 +53,22 @@ class Watch:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to look for."""
-        return not self.names
+        return not self.fields
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What there is to look for."""
-        found = []
+    def fields(self) -> dict[str, str]:
+        """What there is to look for, each with the field it is about."""
+        found = {}
         for each in self._fields():
-            found += [f"{_word(each)}_presence_share"] if each.presence is not None and not each.required else []
-            found += [f"{_word(each)}_domain_share"] if each.domain is not None and each.domain_share < 1 else []
-            found += [f"{_word(each)}_unique"] if each.unique_ms is not None else []
-        return (*found, *(("freshness",) if self.constraints.freshness is not None else ()))
+            if each.presence is not None and not each.required:
+                found[f"{_word(each)}_presence_share"] = each.name
+            if each.domain is not None and each.domain_share < 1:
+                found[f"{_word(each)}_domain_share"] = each.name
+            if each.unique_ms is not None:
+                found[f"{_word(each)}_unique"] = each.name
+        if self.constraints.freshness is not None:
+            found["freshness"] = str(self.constraints.event_time)
+        return found
 
     def look(self, columns: Columns, usable: Mask, arrived_ms: Ints | None = None) -> dict[str, Watched]:
         """Look at some records.

@@ -64,6 +64,7 @@ class Rows:
         place: what messages call a row: ``orders.jsonl:17``, ``orders.csv row 17``, ``orders[0]@17``.
         arrived_ms: shape (n,): when the broker took them in; None = that is not known.
         unexpected: fields that the schema does not know, with the number of rows that have them.
+        keys: of n records; None = they have none, as in a file.
     """
 
     columns: Columns
@@ -72,6 +73,7 @@ class Rows:
     place: Callable[[int], str]
     arrived_ms: Ints | None = None
     unexpected: Mapping[str, int] = field(default_factory=dict)
+    keys: Sequence[bytes | None] | None = None
 
     def __len__(self) -> int:
         return len(self.usable)

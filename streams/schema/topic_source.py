@@ -106,7 +106,8 @@ class TopicSource:
                 for row in islice((row for row in bad if decoded.rejected[row] == code), 5):
                     troubles[row] = Trouble(label(code), "", Trouble.of(decoder.explain(values[row])).words)
             arrived = np.array([record.timestamp()[1] for record in records], np.int64)
-            yield Rows(decoded.columns, decoded.rejected == Reject.USABLE, troubles, self._place(partition, records), arrived)
+            keys = [record.key() for record in records]
+            yield Rows(decoded.columns, decoded.rejected == Reject.USABLE, troubles, self._place(partition, records), arrived, keys=keys)
 
     def _place(self, partition: int, records: Sequence[Record]) -> Callable[[int], str]:
         offsets = [record.offset() for record in records]

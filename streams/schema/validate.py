@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from schemas.columns import Mask
+from schemas.columns import Mask, PackedBytes
+from schemas.compare import same_text
 from schemas.constraints import Constraints
 from schemas.constraints_check import FieldType, field_types
 from schemas.constraints_patch import patch
@@ -27,7 +29,7 @@ from schemas.constraints_watch import Watch
 from schemas.environment import refuse_mix_up
 from schemas.errors import HistoryError, SchemaError
 from schemas.features import Json
-from schemas.reject import FIRST_RULE
+from schemas.reject import Reject, label
 from schemas.rules import Rule, check
 from schemas.statistics import Statistics
 from streams.definition.bound import Bound, EventTime
@@ -36,6 +38,7 @@ from streams.schema.diff import Comparison, compare, findings_of
 from streams.schema.source import Rows, Source
 from streams.schema.stats import SHOWN, Seen
 
+_UNREAD = 1
 MOST_NEW_VALUES = 20  # of a domain that are suggested
 
 
@@ -48,12 +51,14 @@ class Against:
         rules: of a record, in order.
         constraints: of many records; None = there are none.
         event_time: where a pipeline says so, the column that rules see in milliseconds.
+        key: likewise, the field whose text a record's key has to be.
     """
 
     what: str
     rules: tuple[Rule, ...]
     constraints: Constraints | None
     event_time: EventTime | None = None
+    key: str | None = None
 
     @classmethod
     def of(cls, types: Mapping[str, FieldType], constraints: Constraints | None, schema: str) -> Against:
@@ -66,7 +71,7 @@ class Against:
     @classmethod
     def of_pipeline(cls, bound: Bound) -> Against:
         """All that a pipeline asks of its events."""
-        return cls(f"pipeline {bound.name}", bound.rules, bound.constraints, bound.event_time)
+        return cls(f"pipeline {bound.name}", bound.rules, bound.constraints, bound.event_time, bound.key)
 
 
 @dataclass
@@ -112,12 +117,14 @@ class Validation:
         time = self._against.event_time
         if time is not None:
             columns[time.column] = time.to_ms(columns[time.column])
-        unread = np.where(rows.usable, 0, 1).astype(np.uint8)
+        unread = np.where(rows.usable, 0, _UNREAD).astype(np.uint8)
+        self._check_keys(rows, columns, unread)
         codes = check(self._against.rules, columns, unread)
         self.refused.update(trouble.reason for trouble in rows.troubles.values())
+        names = [rule.name for rule in self._against.rules]
         for code, count in enumerate(np.bincount(codes).tolist()):
-            if code >= FIRST_RULE and count:
-                self.refused[self._against.rules[code - FIRST_RULE].name] += count
+            if code != _UNREAD and code and count:
+                self.refused[label(code, names)] += count
         for rule in self._against.rules:
             broken = rows.usable & ~rule.holds(columns)
             if broken.any():
@@ -125,22 +132,32 @@ class Validation:
                 self._note(found, broken, rows, lambda row, rule=rule: rule.explain(columns, row))
         self._look(rows, columns, np.asarray(codes == 0))
 
+    def _check_keys(self, rows: Rows, columns: Mapping[str, Any], codes: NDArray[np.uint8]) -> None:
+        """Records whose key is missing, or not the text of its field: a worker refuses these before it looks at any rule."""
+        if self._against.key is None or rows.keys is None:
+            return
+        absent = np.array([key is None for key in rows.keys], np.bool_)
+        other = ~absent & ~same_text(PackedBytes.pack([key or b"" for key in rows.keys]), columns[self._against.key])
+        for broken, reject, words in (
+            (absent, Reject.NULL_KEY, "the record has no key"),
+            (other, Reject.KEY_MISMATCH, "its key says otherwise"),
+        ):
+            broken = broken & rows.usable
+            codes[broken] = reject
+            if broken.any():
+                found = self._broken.setdefault(reject.label, _Finding(reject.label, self._against.key, words))
+                self._note(found, broken, rows, lambda row: "")
+
     def _look(self, rows: Rows, columns: Mapping[str, Any], passed: Mask) -> None:
         if self._watch is None or self._watch.is_empty:
             return
         if self._watch.constraints.freshness is not None and rows.arrived_ms is None and not self.not_looked_at:
             self.not_looked_at.append("freshness: a file does not say when its records arrived")
         for name, watched in self._watch.look(columns, passed, rows.arrived_ms).items():
-            found = self._watched.setdefault(name, _Finding(name, self._field_of(name), ""))
+            found = self._watched.setdefault(name, _Finding(name, self._watch.fields[name], ""))
             found.of += watched.looked
             if watched.broken.any():
                 self._note(found, watched.broken, rows, lambda row: "")
-
-    def _field_of(self, name: str) -> str:
-        assert self._watch is not None
-        if name == "freshness":
-            return str(self._watch.constraints.event_time)
-        return next(each for each in self._watch.constraints.fields if name.startswith(each.replace(".", "_") + "_"))
 
     def _note(self, found: _Finding, broken: Any, rows: Rows, explain: Any) -> None:
         found.rows += int(np.count_nonzero(broken))

@@ -133,6 +133,7 @@ def dirty_orders(count: int, seed: int) -> list[Dirty]:
             Dirty({**good, "returned": True}, "returned_absent"),
             Dirty(good, "truncated", "truncated"),
             Dirty(good, "bad_utf8", "bad_utf8"),
+            Dirty(good, "key_mismatch", "other_key"),
         ]
         kind = source.randrange(100)
         found.append(wrong[kind] if kind < len(wrong) else Dirty({**good, **({"country": None} if kind > 97 else {})}, ""))

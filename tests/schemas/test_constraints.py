@@ -315,7 +315,8 @@ def test_what_is_watched_is_counted_and_told(tmp_path: Path) -> None:
         "  id: {unique: 1h}\n"
     )
     watch = Watch(loaded(tmp_path, said), field_types(AvroSchema.parse(ORDER)))
-    assert watch.names == ("country_presence_share", "country_domain_share", "id_unique", "freshness")
+    about = {"country_presence_share": "country", "country_domain_share": "country", "id_unique": "id", "freshness": "at"}
+    assert watch.fields == about
     orders = [an_order(id=f"O{n % 3}", at=n * 1_000, country=None if n < 2 else "DE" if n < 3 else "FR") for n in range(4)]
     columns = columns_of(orders)
     found = watch.look(columns, np.array([True, True, True, True]), np.array([0, -1, 12_001, 4_000]))
@@ -328,14 +329,14 @@ def test_what_is_watched_is_counted_and_told(tmp_path: Path) -> None:
     told = watch.broken()
     assert told["country_presence_share"] == "50.000% have a value, wanted 75.000%"
     assert told["country_domain_share"] == "50.000% of the values are in the domain, wanted 90.000%"
-    assert set(told) == set(watch.names)
+    assert set(told) == set(about)
 
 
 def test_odd_schemas_are_one_line_or_taken(tmp_path: Path) -> None:
     def types(*fields: dict[str, Any]) -> dict[str, Any]:
         return dict(field_types(AvroSchema.parse({"type": "record", "name": "R", "fields": list(fields)})))
 
-    inner = {"type": "record", "name": "A", "fields": [{"name": "b", "type": "long"}]}
+    inner: dict[str, Any] = {"type": "record", "name": "A", "fields": [{"name": "b", "type": "long"}]}
     for fields in ([{"name": "a", "type": "long"}] * 2, [{"name": "a", "type": inner}, {"name": "a.b", "type": "long"}]):
         with pytest.raises(SchemaError, match="two fields are called"):
             types(*fields)
@@ -344,10 +345,10 @@ def test_odd_schemas_are_one_line_or_taken(tmp_path: Path) -> None:
     assert found["next"].kind == "opaque"
     said = "fields:\n  next: {range: [0, 1]}\n"
     (tmp_path / "r.yaml").write_text(HEAD + said)
-    recursive = {"type": "record", "name": "R", "fields": [{"name": "next", "type": ["null", "R"], "default": None}]}
+    recursive: dict[str, Any] = {"type": "record", "name": "R", "fields": [{"name": "next", "type": ["null", "R"], "default": None}]}
     with pytest.raises(SchemaError, match="next is opaque: a range is for numbers"):
         load_constraints(tmp_path / "r.yaml", AvroSchema.parse(recursive))
-    both = [{"name": "a", "type": inner}, {"name": "a_b", "type": "long"}]
+    both: list[dict[str, Any]] = [{"name": "a", "type": inner}, {"name": "a_b", "type": "long"}]
     (tmp_path / "r.yaml").write_text(HEAD + "fields: {a.b: {range: [0, 1]}, a_b: {range: [0, 1]}}\n")
     schema = AvroSchema.parse({"type": "record", "name": "R", "fields": both})
     with pytest.raises(DefinitionError, match="two constraints are called 'a_b_range'"):
