@@ -14,6 +14,7 @@ The answer is asserted: each event scored once, through the kill and the loss, a
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,23 @@ from benchmarks.load.generator import Order
 from benchmarks.load.reader import partitions_of
 from benchmarks.load.session import Session
 from benchmarks.load.shape import Shape
-from benchmarks.load.stand import WorkerEnded
+from benchmarks.load.stand import Worker, WorkerEnded
 from benchmarks.on_trial import arguments, judged, on_trial, say, told
 from streams.kafka import OFFSET_END, Consumer, plain_consumer
 from streams.planning.stage import stages
 
 BOUNDS = Path(__file__).with_name("bounds.json")
 LEAD_SECONDS = 1.0
-QUIET_SECONDS = 0.5  # what was committed before the kill may still be on its way to the reader
 PATIENCE_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
 PARTITIONS = 4
 REPLAYED = "millrace_records_replayed_total"
 
 
-def first_new_score(session: Session, rate: float, before_seconds: float, after_seconds: float) -> dict[str, float]:
+def first_new_score(session: Session, rate: float, session_seconds: float, around_seconds: float) -> dict[str, float]:
     """Kill one of two workers under a load; seconds from the kill to the first score of its partitions."""
     stand = session.stand
-    shape = Shape("constant", rate, before_seconds + after_seconds)
+    shape = Shape("constant", rate, session_seconds + 2 * around_seconds)
     reader = plain_consumer(stand.settings.kafka, "millrace-bench-recovery")
     places = partitions_of(reader, stand.bound.output.name)
     for place in places:
@@ -47,30 +47,41 @@ def first_new_score(session: Session, rate: float, before_seconds: float, after_
     reader.assign(places)
     begin = time.time() + LEAD_SECONDS
     order = session._begin(Order(session.next_row, shape.expected_events, shape, begin))
-    last: dict[int, float] = {}  # by partition: when its last score was in hand
-    gaps: dict[int, float] = {}  # by partition: how long it was silent after the kill
+    # Scores lie in the partitions that their inputs lie in. By partition of the killed worker: when its last score was in hand, and how
+    # long after the kill the first new one came. What was committed before the kill may still be on its way to the reader then.
+    last: dict[int, float] = {}
+    gaps: dict[int, float] = {}
     killed_at = 0.0
     while time.time() < begin + shape.seconds or not session.generators.idle:
         first = reader.poll(0.02)
         now = time.time()
-        if not killed_at and now > begin + before_seconds:
+        if not killed_at and now > begin + around_seconds:
             victim = stand.workers.pop()
             victim.popen.kill()
             victim.popen.wait()
-            killed_at = time.time()
-            say(f"killed a worker {killed_at - begin:.1f} s into the load")
+            killed_at = now = time.time()
+            last = dict.fromkeys(_read_by(victim, stand.bound.input.name), killed_at)
+            say(f"killed the worker of partitions {sorted(last)}, {killed_at - begin:.1f} s into the load")
         for message in () if first is None else (first, *reader.consume(10_000, 0)):
             partition = message.partition()
-            if message.error() is None and partition is not None:
-                if killed_at and partition not in gaps and now - last.get(partition, now) > QUIET_SECONDS:
+            if message.error() is None and partition in last:
+                if partition not in gaps and now - last[partition] > session_seconds / 2:
                     gaps[partition] = now - killed_at
                 last[partition] = now
         stand.look()
     reader.close()
     session._finish(order, PATIENCE_SECONDS)
     if not gaps:
-        raise WorkerEnded("no partition was silent after the kill: the killed worker had none of them")
+        raise WorkerEnded(f"the partitions of the killed worker, {sorted(last)}, were not silent, or never spoke again")
     return {"first_score_seconds": round(min(gaps.values()), 3), "last_partition_seconds": round(max(gaps.values()), 3)}
+
+
+def _read_by(worker: Worker, topic: str) -> list[int]:
+    """The partitions of a topic that a worker has, by its log."""
+    found: set[int] = set()
+    for came, partition in re.findall(rf"(taken_over|revoked|lost) at={re.escape(topic)}\[(\d+)\]", worker.log.read_text(errors="replace")):
+        (found.add if came == "taken_over" else found.discard)(int(partition))
+    return sorted(found)
 
 
 def replay(session: Session) -> dict[str, float]:
@@ -109,8 +120,7 @@ def main() -> None:
     with on_trial(wanted, PARTITIONS, environment=lambda stand: environment) as session:
         with session.stand.working(2):
             found["drain"] = session.drain()
-            after = wanted.session_timeout_ms / 1e3 + wanted.seconds
-            found["kill"] = first_new_score(session, wanted.rate, wanted.seconds, after)
+            found["kill"] = first_new_score(session, wanted.rate, wanted.session_timeout_ms / 1e3, wanted.seconds)
             say("waiting until all is answered")
             _caught_up(session)
         found["answers_after_kill"] = session.check(20)

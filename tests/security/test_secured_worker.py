@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType  # type: ignore[attr-defined]
 
@@ -180,6 +181,9 @@ def _work(locked: Locked, scene: Scene) -> str:
     scene.send_payments(payments(300))
     scene.drained(worker)
     wait_for("ready behind its locks", worker.ready)
+    listening = [each for each in psutil.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    (worker_pid,) = {each.pid for each in listening if each.laddr[1:2] == (worker.port,)}
+    assert [each.laddr for each in listening if each.pid == worker_pid] == [("127.0.0.1", worker.port)], "its pages, and nothing else"
 
     locked.redis.allow(USER, SECRETS["wrong"], keys)
     scene.send_payments(payments(20, first=300))
