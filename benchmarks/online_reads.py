@@ -150,7 +150,7 @@ def check_while_writing(log: Log, answers: list[KeyFeatures]) -> int:
         number = int(str(found.key[0])[1:])
         own = order[starts[number] : starts[number + 1]]
         wanted = int(np.searchsorted(own, found.position))
-        assert found.features["customer_count_30d"] == wanted, f"{found.key[0]} at {found.position}: wanted {wanted}"
+        assert found.features["customer_count_30d"] == wanted, f"{found.key[0]!r} at {found.position}: wanted {wanted}"
     return len({found.position for found in answers})
 
 

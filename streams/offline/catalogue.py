@@ -44,8 +44,8 @@ def catalogue(bound: Bound) -> dict[str, Json]:
     for entry in entries:
         name = str(entry["name"])
         entry["definition"] = definitions.get(name) or dict(known.get(name, {}))
-        entry["fingerprint"] = fingerprint(entry["definition"])
-        entry["since"] = since.get((name, entry["fingerprint"]))
+        meant = fingerprint(entry["definition"])
+        entry["fingerprint"], entry["since"] = meant, since.get((name, meant))
     return {
         "format": FORMAT,
         "pipeline": bound.name,
