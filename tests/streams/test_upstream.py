@@ -1,0 +1,48 @@
+"""How far the stages before have come: by what they committed, and by when the next record arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streams.kafka import TopicPartition, admin, plain_consumer, plain_producer
+from streams.settings import KafkaSettings
+from streams.upstream import LOOK_SECONDS, Feed, Upstream
+from tests.services import Broker
+
+
+def test_labels_may_go_as_far_as_the_record_that_is_next_and_to_now_where_there_is_none(
+    broker: Broker, topic: Callable[..., str], namespace: str
+) -> None:
+    name = topic("feed", partitions=2)
+    producer = plain_producer(broker.settings)
+    for partition, stamp_ms in ((0, 1_000_000), (0, 2_000_000), (1, 1_500_000)):
+        producer.produce(name, b"x", None, partition, timestamp=stamp_ms)
+    assert producer.flush(30) == 0
+    now = 5_000.0
+    group = plain_consumer(broker.settings, namespace)
+    upstream = Upstream(
+        [Feed(namespace, name, 2)], admin(broker.settings), lambda: plain_consumer(broker.settings, f"{namespace}.x"), lambda: now
+    )
+
+    def passed_ms(*committed: int) -> int:
+        nonlocal now
+        now += LOOK_SECONDS
+        group.commit(offsets=[TopicPartition(name, p, offset) for p, offset in enumerate(committed)], asynchronous=False)
+        return upstream.passed_ms()
+
+    assert passed_ms(0) == 0, "one partition was never begun"
+    assert passed_ms(0, 0) == 1_000_000
+    assert passed_ms(1, 0) == 1_500_000
+    assert passed_ms(1, 1) == 2_000_000
+    assert passed_ms(2, 1) == 5_000_000 + 5 * LOOK_SECONDS * 1_000
+    group.commit(offsets=[TopicPartition(name, 0, 0)], asynchronous=False)
+    assert upstream.passed_ms() == 5_000_000 + 5 * LOOK_SECONDS * 1_000, "it does not ask each time"
+    upstream.close()
+    group.close()
+
+
+def test_a_broker_that_does_not_answer_is_waited_for_and_nothing_goes_on(namespace: str) -> None:
+    away = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    upstream = Upstream([Feed(namespace, "feed", 1)], admin(away), lambda: plain_consumer(away, namespace))
+    assert upstream.passed_ms() == 0
+    upstream.close()
