@@ -8,7 +8,7 @@ that is offered for `--seconds`.
 | `plain` | nothing; the worker is as fast as it is |
 | `slow_key` | one key: a derived column takes a millisecond for each of its events |
 | `slow_partition` | one of four partitions: the same, 0.2 ms for each event |
-| `slow_redis` | Redis: each answer comes 20 ms later |
+| `slow_redis` | Redis: each stretch of bytes to it and from it passes 20 ms later |
 
 Held against `bounds.json`: the worker's memory, at its highest, beyond what it had before; that it keeps its partitions,
 without a time-out, a revocation or a restart; that all is answered afterwards, each event once, and the features of some keys
@@ -58,7 +58,7 @@ class Case:
         backlog: events that its capacity is taken over.
         partitions: of the topics.
         change: of the pipeline's text.
-        delay_seconds: of Redis's answers.
+        delay_seconds: of each stretch of bytes to Redis and from it.
     """
 
     backlog: int
