@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
             _list(rows, wanted.json)
             return 0
         _check(wanted)
-        prepared = _prepare(rows, named=bool(wanted.names))
+        prepared, code = _prepare(rows, named=bool(wanted.names))
         with stand(_say) as services:
-            return _run(services, prepared, next(peer for peer in peers if peer.library == "millrace"), wanted)
+            return _run(services, prepared, next(peer for peer in peers if peer.library == "millrace"), wanted) or code
     except (PeerError, MillraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -48,17 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _prepare(rows: list[tuple[Peer, Row]], named: bool) -> list[tuple[Peer, Row, Path]]:
-    """Rows with the interpreters to run them. Where this machine lacks a program a row is left out, unless it was named."""
-    found = []
+def _prepare(rows: list[tuple[Peer, Row]], named: bool) -> tuple[list[tuple[Peer, Row, Path]], int]:
+    """Rows with the interpreters to run them, and the exit code so far: of all rows, those that can't be made are left out.
+
+    That this machine lacks a program is no failure of theirs. What was named is wanted.
+    """
+    found, code = [], 0
     for peer, row in rows:
         try:
             found.append((peer, row, ready(peer, _say)))
-        except NoProgram as error:
+        except PeerError as error:
             if named:
                 raise
             _say(f"{row.name} is left out: {error}")
-    return found
+            code = code if isinstance(error, NoProgram) else FAILED
+    return found, code
 
 
 def _run(services: Stand, rows: list[tuple[Peer, Row, Path]], millrace: Peer, wanted: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.peer import PeerError
 from streams.kafka import plain_producer
 from streams.settings import KafkaSettings
 
@@ -28,19 +30,27 @@ class Feeder:
     report: Any
 
     def late_p99_ms(self) -> float:
-        """How late it was itself, once it has ended."""
-        return float(self.report.get(timeout=END_SECONDS)) * 1e3
+        """How late it was itself, once it has ended.
+
+        Raises:
+            PeerError: it does not end.
+        """
+        return _told(self.report, END_SECONDS, "end") * 1e3
 
 
 @contextmanager
 def feeder(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float) -> Iterator[Feeder]:
-    """Feed all the values, the i-th due at `begin` + i / rate, from when the process is ready."""
+    """Feed all the values, the i-th due at `begin` + i / rate, from when the process is ready.
+
+    Raises:
+        PeerError: it does not get ready.
+    """
     context = multiprocessing.get_context("spawn")
     start, report = context.Queue(), context.Queue()
     process = context.Process(target=feed, args=(bootstrap_servers, topic, values, keys, rate, start, report), daemon=True)
     process.start()
     try:
-        report.get(timeout=START_SECONDS)
+        _told(report, START_SECONDS, "get ready")
         begin = time.time() + LEAD_SECONDS
         start.put(begin)
         yield Feeder(begin, report)
@@ -49,6 +59,13 @@ def feeder(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[b
         if process.is_alive():
             process.kill()
             process.join()
+
+
+def _told(report: Any, seconds: float, what: str) -> float:
+    try:
+        return float(report.get(timeout=seconds))
+    except queue.Empty:
+        raise PeerError(f"the feeder did not {what} within {seconds:.0f} s: this machine has too much to do") from None
 
 
 def feed(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float, start: Any, report: Any) -> None:

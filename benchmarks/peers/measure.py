@@ -85,13 +85,22 @@ def run_row(stand: Stand, job: Job, peer: Peer, row: Row, python: Path, events: 
     return measured
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenLoop:
+    name: str
+    first: int  # number of its first payment
+    count: int
+    begin: float  # seconds since the epoch: when that was due
+    rate: float
+
+
 class _Run:
     """The parts of a run, and what they share."""
 
     def __init__(self, stand: Stand, job: Job, peer: Peer, row: Row, measured: Measured, python: Path) -> None:
         self.stand, self.job, self.row, self.measured = stand, job, row, measured
         self.sent = 0
-        self.loops: list[tuple[str, int, int, float, float]] = []  # name, first, count, begin, rate
+        self.loops: list[_OpenLoop] = []
         self.tag = secrets.token_hex(4)  # in the name of everything it makes; Millrace runs several times on one broker
         name = f"{row.name}.{self.tag}"
         self.state = stand.folder / name
@@ -181,11 +190,12 @@ class _Run:
             raise PeerError(
                 f"{self.sent - reader.count:,} answers are missing {OVERRUN_SECONDS:.0f} s after the last of {rate:,.0f}/s was due"
             )
-        self.loops.append((name, first, count, fed.begin, rate))
+        self.loops.append(_OpenLoop(name, first, count, fed.begin, rate))
 
     def _judge(self, answers: Answers) -> None:
-        for name, first, count, begin, rate in self.loops:
-            latency = latencies_ms(answers.number, answers.seen_at, first, count, begin, rate)
+        for loop in self.loops:
+            name = loop.name
+            latency = latencies_ms(answers.number, answers.seen_at, loop.first, loop.count, loop.begin, loop.rate)
             self.measured.p50_ms[name], self.measured.p99_ms[name] = (float(np.percentile(latency, share)) for share in (50, 99))
             late_ms, p99_ms = self.measured.feeder_late_p99_ms[name], self.measured.p99_ms[name]
             if late_ms is not None and p99_ms is not None and late_ms > FEEDER_SHARE * p99_ms:

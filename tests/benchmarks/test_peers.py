@@ -334,10 +334,13 @@ def test_a_peer_that_needs_a_program_is_left_out_of_all_but_not_when_it_is_named
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peer = replace(BY_NAME["millrace"], folder=tmp_path, build=Build(("no-such-maven", "package"), (), "a.jar"))
-    assert _prepare([(peer, peer.rows[0])], named=False) == []
+    assert _prepare([(peer, peer.rows[0])], named=False) == ([], 0)
     assert "no-such-maven, which is not on PATH" in capsys.readouterr().err
     with pytest.raises(NoProgram):
         _prepare([(peer, peer.rows[0])], named=True)
+    broken = replace(peer, build=Build((sys.executable, "-c", "raise SystemExit('no jar')"), (), "a.jar"))
+    assert _prepare([(broken, peer.rows[0])], named=False) == ([], 1)
+    assert "no jar" in capsys.readouterr().err
 
 
 # A peer's process
