@@ -99,7 +99,12 @@ class TopicHistory:
     def __init__(self, bound: Bound, settings: Settings, topic: str, start: Edge | None = None, end: Edge | None = None) -> None:
         facts = topic_facts(admin(settings.kafka), (topic,))[topic]
         once = computed_at_once(bound, facts.partitions)
-        scattered = [entity.name for entity in bound.pipeline.entities if entity not in once and not entity.has_labels]
+        together = facts.partitions == 1  # an entity that counts labels has a topic of its own, wherever its events lie
+        scattered = [
+            entity.name
+            for entity in bound.pipeline.entities
+            if entity not in once and not (entity.has_labels and (together or entity.key_columns == (bound.key,)))
+        ]
         if scattered:
             raise HistoryError(
                 f"topic {topic} has {facts.partitions} partitions keyed by {bound.key!r}: the events of {', '.join(scattered)} lie in "
