@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
+
 from schemas.errors import FenceLost, MillraceError, RetryLater
 from streams.alignment import Alignment
 from streams.batch import Batch
@@ -262,6 +264,8 @@ class Source:
             records = found.get(partition, [])
             if records and records[0].offset() < reading.position:
                 records = [message for message in records if message.offset() >= reading.position]
+            if self._went_back(partition, records):
+                continue
             if records or partition in ends:
                 reading.take(partition, records, ends.get(partition, 0), old, new)
         tokens = self._ownership.tokens()
@@ -269,6 +273,23 @@ class Source:
             ours = {partition: offset for partition, offset in taken.next_offsets.items() if partition in tokens}
             if ours:
                 yield pack(self._topic, taken.records, ours, tokens, replay)
+
+    def _went_back(self, partition: int, records: list[Record]) -> bool:
+        """Whether the client brings a partition out of order; then it is taken over again, since nobody knows what is missing.
+
+        Seen where a partition was paused and resumed soon after a seek: 950 records, and behind them, in one poll, the first of them again.
+        """
+        offsets = np.array([message.offset() for message in records], np.int64)
+        back = np.flatnonzero(offsets[1:] <= offsets[:-1])
+        if not len(back):
+            return False
+        before, after = offsets[back[0]], offsets[back[0] + 1]
+        log.warning("starting_over at=%s[%d] because='the client went back from %d to %d'", self._topic, partition, before, after)
+        while not self._ownership.revoke(partition, ANSWER_SECONDS):
+            self._answer()  # the commit under way may be waiting for us
+        with self._faults_lock:
+            self._faults[partition] = 0.0
+        return True
 
     def _look_at_the_ends(self) -> None:
         """Remember where the partitions end, now and then."""

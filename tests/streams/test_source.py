@@ -1,0 +1,68 @@
+"""The source: what it makes of what the client brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from streams.batch import Batch
+from streams.ownership import InFlight, Ownership
+from streams.reading import Reading
+from streams.source import Source
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A record as the client gives it."""
+
+    at: int
+
+    def error(self) -> None:
+        return None
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes:
+        return b"k"
+
+    def value(self) -> bytes:
+        return b"v"
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1
+
+
+def batches_of(source: Source, offsets: list[int]) -> list[Batch]:
+    return list(source._batches(cast(Any, [Brought(at) for at in offsets])))
+
+
+@pytest.fixture
+def source() -> Source:
+    nobody = cast(Any, None)
+    made = Source("payments", nobody, nobody, Ownership(), InFlight(3), nobody, 100, 1.0, nobody)
+    made._ownership.grant(0)
+    made.reading[0] = Reading(position=5, live_from=5, committed=-1)
+    return made
+
+
+def test_records_before_the_position_are_not_read_again(source: Source) -> None:
+    (batch,) = batches_of(source, [3, 4, 5, 6, 9])
+    assert batch.offsets.tolist() == [5, 6, 9]
+    assert source.reading[0].position == 10
+
+
+@pytest.mark.parametrize("offsets", [[5, 6, 7, 8, 5, 6], [7, 8, 5, 6], [5, 6, 6, 7]])
+def test_a_client_that_goes_back_within_a_poll_has_the_partition_taken_over_again(source: Source, offsets: list[int]) -> None:
+    assert batches_of(source, offsets) == []
+    assert source._ownership.tokens() == {}, "what is under way of it is void"
+    assert list(source._faults) == [0]
+    assert source.reading[0].position == 5
