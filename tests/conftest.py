@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer, running
 from tests.services import Broker, PrivateServices, private_services
 
 ALLOW_NO_BROKER = "MILLRACE_ALLOW_NO_BROKER"
-KEPT_VARIABLES = (ALLOW_NO_BROKER, "MILLRACE_CACHE_DIR")
+KEPT_VARIABLES = (ALLOW_NO_BROKER, "MILLRACE_CACHE_DIR", "MILLRACE_FAULT_SEED")
 FOREIGN_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "SCHEMA_REGISTRY_URL", "LOG_LEVEL")
 NEED_SERVICES = {"services", "broker", "topic", "redis_url", "own_services"}
 

@@ -17,9 +17,9 @@ NOWHERE = Broker("127.0.0.1:1")
 KINDS = ("two_stages", "two_stages", "one_stage", "made_up")  # most rounds are of two stages: they have more that can break
 
 
-def pipeline_of(seed: int, folder: Path) -> tuple[str, Path]:
-    """What kind of a pipeline a round's seed asks for, and its file, written to a new folder."""
-    kind = random.Random(seed).choice(KINDS)
+def pipeline_of(seed: int, folder: Path, kind: str = "") -> tuple[str, Path]:
+    """The kind of pipeline that a round's seed asks for, or the one that is given, and its file, written to a new folder."""
+    kind = kind or random.Random(seed).choice(KINDS)
     if kind == "made_up":
         made = make(NAME, seed, 1)
         folder.mkdir(parents=True)

@@ -92,6 +92,7 @@ class _Checker:
         threshold = float(card["threshold"]) if bound.model.threshold is None else bound.model.threshold
         self._threshold = struct.unpack("<f", struct.pack("<f", threshold))[0]
         self._version = card["version"]
+        self._fingerprint = bound.features.fingerprint
 
     def findings(self) -> Iterator[Finding]:
         yield from self._state_ahead()
@@ -226,7 +227,7 @@ class _Checker:
             "threshold": self._threshold,
             "timing": TIMINGS[answer.timing],
             "pipeline": bound.name,
-            "feature_fingerprint": bound.features.fingerprint,
+            "feature_fingerprint": self._fingerprint,
             "schema_id": answer.schema_id,
             "source_topic": bound.input.name,
         }

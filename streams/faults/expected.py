@@ -199,6 +199,7 @@ class _Working:
     ) -> None:
         bound = self._bound
         time, event_id = bound.event_time.column, bound.event_id
+        kept = entity.values
         pasts: dict[tuple[Any, ...], Past] = defaultdict(partial(Past, entity.windows, entity.lateness_ms, entity.guard))
         for partition, at, label in log:
             if label is not None:
@@ -215,14 +216,14 @@ class _Working:
             if any(part in (None, "", b"") for part in key):
                 answer.features |= dict(zip(entity.feature_names, entity.empty_features, strict=True))
                 continue
-            values = tuple(self._units(value, event) for value in entity.values)
+            values = tuple(self._units(value, event) for value in kept)
             number = self._number(event[event_id]) if entity.has_labels else None
             timing, seen = pasts[partition, key].look(event[time], values, event[""][1].timestamp_ms, number)
             answer.timing = max(answer.timing, timing)
             names = iter(entity.feature_names)
             for window, held in zip(entity.windows, seen, strict=True):
                 for aggregate in entity.aggregates:
-                    place = entity.values.index(aggregate.value) if aggregate.value is not None else 0
+                    place = kept.index(aggregate.value) if aggregate.value is not None else 0
                     own = values[place] if values else 0
                     answer.features[next(names)] = float(feature(aggregate, window, held[place], own))
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 LOOK_SECONDS = 0.01
-END_SECONDS = 30.0
+END_SECONDS = 90.0
 COMMAND = "millrace.__main__:main"
 
 
@@ -54,7 +54,10 @@ class Child:
     @property
     def log(self) -> str:
         """What it said."""
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        try:
+            return self.log_file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""  # it has not come so far yet
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it lives."""
@@ -139,7 +142,7 @@ class Nursery:
                 self._process.stdin.flush()
             except OSError as error:
                 raise Overdue(f"the nursery is gone: {error}") from error
-            if not self._changed.wait_for(lambda: number in self._begun or self._process.poll() is not None, END_SECONDS * 4):
+            if not self._changed.wait_for(lambda: number in self._begun or self._process.poll() is not None, END_SECONDS):
                 raise Overdue("the nursery does not answer")
             if number not in self._begun:
                 raise Overdue(f"the nursery ended with {self._process.returncode}")
