@@ -11,6 +11,9 @@ import java.util.Random;
 import org.junit.jupiter.api.Test;
 
 class HistoryTest {
+    // Times on a coarse grid, so that many are equal and many lie just on the edge of a window.
+    private static final long SIX_HOURS_MS = 21_600_000L;
+
     private record Seen(long eventMs, long cents) {}
 
     @Test
@@ -21,8 +24,8 @@ class HistoryTest {
             List<Seen> remembered = new ArrayList<>();
             long now = 0;
             for (int payment = 0; payment < 1_000; payment++) {
-                now += random.nextInt(5) == 0 ? 0 : random.nextInt(2 * 43_200_000);
-                long eventMs = now - (random.nextInt(10) == 0 ? random.nextInt(3 * 86_400_000) : 0);
+                now += random.nextInt(8) * SIX_HOURS_MS;
+                long eventMs = now - (random.nextInt(10) == 0 ? random.nextInt(12) * SIX_HOURS_MS : 0);
                 long cents = random.nextInt(50_000);
                 double[] found = new double[Windows.FEATURES];
                 int slot = history.pass(eventMs, cents, found);
@@ -44,8 +47,8 @@ class HistoryTest {
         Map<Integer, Seen> kept = new HashMap<>();
         long now = 0;
         for (int payment = 0; payment < 2_000; payment++) {
-            now += random.nextInt(2 * 43_200_000);
-            long eventMs = now - (random.nextInt(10) == 0 ? random.nextInt(3 * 86_400_000) : 0);
+            now += random.nextInt(4) * SIX_HOURS_MS;
+            long eventMs = now - (random.nextInt(10) == 0 ? random.nextInt(12) * SIX_HOURS_MS : 0);
             long cents = random.nextInt(50_000);
             if (payment % 50 == 49) {
                 History again = new History();
