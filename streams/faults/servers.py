@@ -138,9 +138,9 @@ class OwnRedis:
         self._folder = folder
         self.port = choose_port(None)
         (folder / "data").mkdir(parents=True)
-        (folder / "redis.conf").write_text(
-            local_redis.SETTINGS.format(port=self.port, unixsocket="", data=folder / "data"), encoding="utf-8"
-        )
+        settings = local_redis.SETTINGS.format(port=self.port, unixsocket="", data=folder / "data")
+        # A file of commands alone can be cut anywhere; in front of them, what a replica began with would be a snapshot.
+        (folder / "redis.conf").write_text(f"{settings}aof-use-rdb-preamble no\n", encoding="utf-8")
         self.start()
 
     def start(self) -> None:
