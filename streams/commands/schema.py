@@ -175,7 +175,7 @@ def validate(
         if schema is not None or constraints is not None or environment != "SERVING":
             raise SettingsError("--pipeline-file says which schema, constraints and environment; wanted it, or --schema")
         bound = bound_of(pipeline, None)
-        how = replace(how, schema=bound.schema, folder=bound.schema_folder)
+        how = replace(how, schema=bound.schema, folder=bound.schema_folder, framing=how.framing or bound.input.framing)
         against = Against.of_pipeline(bound)
         opened = open_source(source, how)
     else:

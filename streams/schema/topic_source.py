@@ -15,12 +15,13 @@ from schemas.errors import HistoryError, SchemaError
 from schemas.infer import Profile
 from schemas.registry import Registry, open_registry
 from schemas.reject import Reject, label
-from streams.kafka import Record, TopicPartition, admin, plain_consumer, topic_facts
+from streams.kafka import KafkaDown, KafkaException, Record, TopicPartition, admin, cause, plain_consumer, topic_facts
 from streams.offline.topic_history import READER_GROUP, records_between
 from streams.schema.source import FramingChoice, JsonReader, Reading, Rows, Trouble, profile_line, without_settings
 
 ANSWER_SECONDS = 10.0
 MOST_IDS = 100
+FIRST_VALUES = 100
 _HEADER_BYTES = 5
 
 
@@ -34,6 +35,8 @@ class TopicSource:
         consumer = plain_consumer(self._settings.kafka, READER_GROUP)
         try:
             self._spans = [(p, *consumer.get_watermark_offsets(TopicPartition(topic, p), ANSWER_SECONDS)) for p in range(facts.partitions)]
+        except KafkaException as error:
+            raise KafkaDown(f"the broker does not say what {topic} holds: {cause(error).str()}") from error
         finally:
             consumer.close()
         self.name = f"kafka:{topic}"
@@ -55,15 +58,12 @@ class TopicSource:
                     break
 
     def _look(self) -> FramingChoice:
-        """How values are framed, by the first ones there are."""
-        for _, records in self._records():
-            for value in (record.value() for record in records):
-                if value is None:
-                    continue
-                if value[:1] == b"\0" and len(value) >= _HEADER_BYTES:
-                    return "confluent"
-                return "json" if value.lstrip()[:1] == b"{" else "bare"
-        raise HistoryError(f"topic {self._topic} holds no records")
+        """How values are framed, by what most of the first ones look like: any one may be corrupt."""
+        first = [value for value in islice(self._values(), FIRST_VALUES) if value]
+        if not first:
+            raise HistoryError(f"topic {self._topic} holds no records with a value")
+        seen: Counter[FramingChoice] = Counter(_framing(value) for value in first)
+        return seen.most_common(1)[0][0]
 
     def _draft(self) -> AvroSchema:
         """What its writers say; of JSON, what it looks like."""
@@ -112,3 +112,9 @@ class TopicSource:
     def _place(self, partition: int, records: Sequence[Record]) -> Callable[[int], str]:
         offsets = [record.offset() for record in records]
         return lambda row: f"{self._topic}[{partition}]@{offsets[row]}"
+
+
+def _framing(value: bytes) -> FramingChoice:
+    if value[:1] == b"\0" and len(value) >= _HEADER_BYTES:
+        return "confluent"
+    return "json" if value.lstrip()[:1] == b"{" else "bare"
