@@ -8,7 +8,7 @@ from typing import Any
 
 NONE = "—"
 Row = Sequence[object]
-_NUMBER = re.compile(rf"({NONE}|(at least )?-?[\d,]+(\.\d+)?( %|x)?)")
+_NUMBER = re.compile(rf"({NONE}|(at least )?[+-]?[\d,]+(\.\d+)?( ?%|x)?)")
 
 
 def table(head: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -48,6 +48,7 @@ def _measured(model: Model, load: Result) -> list[str]:
         "",
         "## What was measured",
         "",
+        *([] if load.counts else _paragraph(f"**The run that these costs are from does not count**: {'; '.join(data['run']['invalid'])}.")),
         *table(("process", "us an event", "us a batch"), rows),
         *_paragraph(
             f"A small batch takes {model.cycle_seconds * 1e3:.1f} ms. An event is {model.log_bytes:,.0f} bytes in Kafka's log,",
