@@ -66,12 +66,13 @@ def on_trial(
             yield session
 
 
-def told(kind: str, wanted: argparse.Namespace, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A result: what was found, and under which circumstances; kept beside the others."""
+def told(kind: str, wanted: argparse.Namespace, found: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """A result, what was found and under which circumstances, and its file beside the others."""
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(wanted).items() if name != "results"}
     result = {"kind": kind, **circumstances(command_line()), "settings": settings, **found}
-    say(f"result: {keep(kind, result, wanted.results)}")
-    return result
+    file = keep(kind, result, wanted.results)
+    say(f"result: {file}")
+    return result, file
 
 
 def judged(wanted: argparse.Namespace, missed: list[str]) -> None:

@@ -129,7 +129,7 @@ def main() -> None:
             session.drain()
         found["replay"] = replay(session)
         found["answers"] = session.check(20)
-    result = told("recovery", wanted, found)
+    result, _ = told("recovery", wanted, found)
     floors = json.loads(BOUNDS.read_text())["recovery"]
     took = found["kill"]["first_score_seconds"] - wanted.session_timeout_ms / 1e3
     speed = found["replay"]["replay_events_per_second"]

@@ -123,7 +123,7 @@ def plot(file: Path, title: str, panels: Sequence[tuple[str, Sequence[float], di
     for axis, (heading, minutes, lines) in zip(np.atleast_1d(axes), panels, strict=True):
         for name, numbers in lines.items():
             axis.plot(minutes, numbers, linewidth=1.0, label=name)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * max(max(numbers, default=0.0) for numbers in lines.values()) or 1.0)
         axis.set_title(heading, fontsize=9, loc="left")
         axis.grid(alpha=0.3)
         if len(lines) > 1:
@@ -160,8 +160,8 @@ def main() -> None:
         **{name: [round(n, 2) for n in each] for name, each in trends.seen.items()},
     }
     found["latency_over_time"] = slices
-    result = told("soak", wanted, found)
-    picture = wanted.results / f"soak-{result['at'].replace(':', '')[:17]}.svg"
+    result, file = told("soak", wanted, found)
+    picture = file.with_suffix(".svg")
     minutes = [each / 60 for each in trends.at]
     plot(
         picture,
