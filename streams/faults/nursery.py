@@ -27,6 +27,7 @@ from typing import Any
 
 LOOK_SECONDS = 0.01
 END_SECONDS = 90.0
+READY_SECONDS = 300.0  # where no kernel was ever compiled, and much else is going on
 COMMAND = "millrace.__main__:main"
 
 
@@ -142,7 +143,7 @@ class Nursery:
                 self._process.stdin.flush()
             except OSError as error:
                 raise Overdue(f"the nursery is gone: {error}") from error
-            if not self._changed.wait_for(lambda: number in self._begun or self._process.poll() is not None, END_SECONDS):
+            if not self._changed.wait_for(lambda: number in self._begun or self._process.poll() is not None, READY_SECONDS):
                 raise Overdue("the nursery does not answer")
             if number not in self._begun:
                 raise Overdue(f"the nursery ended with {self._process.returncode}")

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.live.scene import Scene
+from tests.live.scene import Scene, nursery
 from tests.redis_server import RedisServer, running
 from tests.services import Broker
 
 SetUp = Callable[..., Scene]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_worker(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One that says its version and ends: what has to be compiled is compiled in nobody's time."""
+    assert nursery().start(["millrace", "version"], {}, tmp_path_factory.mktemp("first") / "log").ends() == 0
 
 
 @pytest.fixture
