@@ -284,12 +284,16 @@ class Source:
         if not len(back):
             return False
         before, after = offsets[back[0]], offsets[back[0] + 1]
-        log.warning("starting_over at=%s[%d] because='the client went back from %d to %d'", self._topic, partition, before, after)
-        while not self._ownership.revoke(partition, ANSWER_SECONDS):
-            self._answer()  # the commit under way may be waiting for us
-        with self._faults_lock:
-            self._faults[partition] = 0.0
+        self._take_anew(partition, f"the client went back from {before} to {after}", 0.0)
         return True
+
+    def _take_anew(self, partition: int, why: str, seconds: float) -> None:
+        """What `start_over` does, for the source's own thread, which a commit under way may be waiting for."""
+        log.warning("starting_over at=%s[%d] because=%r", self._topic, partition, why)
+        while not self._ownership.revoke(partition, ANSWER_SECONDS):
+            self._answer()
+        with self._faults_lock:
+            self._faults[partition] = seconds
 
     def _look_at_the_ends(self) -> None:
         """Remember where the partitions end, now and then."""
@@ -336,9 +340,8 @@ class Source:
             raise KafkaDown(f"{self._topic}: the client has given up: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
             # The records we were to read next are gone: taking over again says so, and refuses.
-            token = self._ownership.tokens().get(partition)
-            if token is not None:
-                self.start_over({partition: token}, KafkaDown(f"{self._topic}[{partition}]: {error.str()}"))
+            if partition in self._ownership.tokens():
+                self._take_anew(partition, error.str(), 1.0)
         else:
             log.warning("read_error at=%s[%d] detail=%r", self._topic, partition, error.str())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
 from streams.batch import Batch
+from streams.kafka import KafkaError
 from streams.ownership import InFlight, Ownership
 from streams.reading import Reading
 from streams.source import Source
@@ -66,3 +68,25 @@ def test_a_client_that_goes_back_within_a_poll_has_the_partition_taken_over_agai
     assert source._ownership.tokens() == {}, "what is under way of it is void"
     assert list(source._faults) == [0]
     assert source.reading[0].position == 5
+
+
+def test_a_partition_that_can_not_be_read_waits_for_a_commit_that_asks_the_source_something(source: Source) -> None:
+    """As under at_least_once, whose offsets are committed by the source's thread, while the commit holds the partitions."""
+    source._consumer = cast(Any, "the client")
+    holds = threading.Event()
+    answers: list[object] = []
+
+    def commit() -> None:
+        with source._ownership.holding({0: 1}):
+            holds.set()
+            answers.append(source.ask(lambda consumer: consumer))
+
+    committing = threading.Thread(target=commit, daemon=True)
+    committing.start()
+    assert holds.wait(10)
+    reading = threading.Thread(target=lambda: source._read_error(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), 0), daemon=True)
+    reading.start()
+    reading.join(10)
+    assert not reading.is_alive(), "each waits for the other"
+    assert answers == ["the client"]
+    assert list(source._faults) == [0]
