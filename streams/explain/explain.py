@@ -71,6 +71,7 @@ def explain(bound: Bound, settings: Settings, at: str | None, event_id: str | No
 
     Raises:
         SettingsError: neither `at` nor `event_id` was given, or both; or `at` is no address in this pipeline.
+        TopicError: the pipeline's topics are not there.
         HistoryError: there is no such event, or the log does not reach back far enough.
         ModelError: the model is missing, or made for other features.
         StateError: the snapshots do not fit.
@@ -107,7 +108,11 @@ class _Explanation:
             if len(fewer) < len(differences):
                 stages, made, differences = whole, again, fewer
         refused = stages[-1].refused or made.pop("refused", None)
-        verdict = REFUSED if refused else NOTHING_SERVED if served is None else OTHER if differences else SAME
+        if refused and served:
+            differences.append(
+                _difference("refused", served.said["decision"], refused.reason, "it was served: a rule or the schema changed")
+            )
+        verdict = OTHER if differences and served else REFUSED if refused else NOTHING_SERVED if served is None else SAME
         return {
             "pipeline": self.bound.name,
             "event": self._event(stages[0]),
@@ -134,7 +139,7 @@ class _Explanation:
         return list(remake.stages(self.source))
 
     def _served(self, first: Remade) -> Served | None:
-        if first.refused is not None:
+        if not first.is_readable:
             return None
         return self.outputs.of(self.source, first.batch.keys[0], event_ms(self.bound, first))
 
@@ -222,7 +227,7 @@ class _Explanation:
         schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[0])
         writer = registry.schema(schema_id) if schema_id >= 0 else self.bound.schema
         key = batch.keys[0]
-        readable = first.refused is None
+        readable = first.is_readable
         return {
             "at": str(self.source),
             "key": None if key is None else key.decode(errors="replace"),

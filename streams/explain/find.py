@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
-from schemas.errors import HistoryError, SettingsError
+from schemas.errors import HistoryError, SettingsError, TopicError
 from schemas.registry import open_registry
 from streams.batch import Address
 from streams.definition.bound import Bound
@@ -24,9 +24,15 @@ def sources_of(
 
     Raises:
         SettingsError: the address is of a topic that the pipeline's events do not go through.
+        TopicError: the pipeline's input or output is not there.
         HistoryError: there is no such record, or no such event.
         KafkaDown, RetryLater: what it asks does not answer.
     """
+    missing = [topic for topic in (bound.input.name, bound.output.name) if not log.partitions(topic)]
+    if missing:
+        raise TopicError(f"no topic {', '.join(missing)} on the broker; there is no decision of pipeline {bound.name!r} to make again")
+    if at is not None and 0 < (count := log.partitions(at.topic)) <= at.partition:
+        raise HistoryError(f"no record at {at}: {at.topic} has {count} partitions")
     if at is not None:
         return [_source_at(bound, log, outputs, at)]
     assert event_id is not None

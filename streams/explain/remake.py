@@ -102,6 +102,11 @@ class Remade:
     names: Mapping[int, Name]
 
     @property
+    def is_readable(self) -> bool:
+        """Whether the record's bytes are an event, even if it is refused as such."""
+        return self.batch.rejected[0] == 0 or bool(self.batch.rejected[0] >= Reject.NULL_KEY)
+
+    @property
     def computed(self) -> tuple[str, ...]:
         """The features of its own."""
         return tuple(name for entity in self.stage.entities for name in entity.feature_names)
