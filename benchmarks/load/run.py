@@ -80,11 +80,16 @@ def run_load(options: Options, as_json: bool = False) -> int:
         MillraceError: a part of it failed; what was measured until then is kept, and marked.
     """
     shape = Shape(options.shape, options.rate, options.seconds)
-    result: dict[str, Any] = circumstances(options.command) | {"kind": "load", "complete": False, "settings": _told(options)}
+    result: dict[str, Any] = circumstances(options.command) | {
+        "kind": "load",
+        "complete": False,
+        "counts": False,
+        "settings": _told(options),
+    }
     try:
         with signals_interrupt(), _stand(options) as stand:
             _measure(options, shape, stand, result)
-        result["complete"] = True
+        result["complete"], result["counts"] = True, _counts(result)
     except Ended as error:
         result |= {"run": error.partial} if error.partial else {}
         result["ended"] = str(error.reason) or INTERRUPTED_WORDS
@@ -102,10 +107,15 @@ def run_load(options: Options, as_json: bool = False) -> int:
     _keep(options, result)
     print(json.dumps(result, indent=1) if as_json else load_words(result))
     if result["complete"]:
-        counts = result["knee"]["rate"] > 0 if "knee" in result else not result["run"]["invalid"]
-        return OK if counts else INVALID
+        return OK if result["counts"] else INVALID
     print(f"millrace: {result['ended']}", file=sys.stderr)
     return INTERRUPTED if result["ended"] == INTERRUPTED_WORDS else INVALID
+
+
+def _counts(result: dict[str, Any]) -> bool:
+    """Whether the run is valid: of a search, the one at the knee."""
+    run = result.get("run") or result["knee"]["at_the_knee"]
+    return run is not None and not run["invalid"]
 
 
 def _measure(options: Options, shape: Shape, stand: Stand, result: dict[str, Any]) -> None:

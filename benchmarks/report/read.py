@@ -42,9 +42,8 @@ class Result:
 
     @property
     def counts(self) -> bool:
-        """Whether it was complete and valid, and a search found something."""
-        found = self.data.get("knee", {}).get("rate", 1) > 0
-        return bool(self.data.get("complete", True)) and found and not self.data.get("run", {}).get("invalid")
+        """Whether it is complete and, as it says itself, valid; older results say nothing of it."""
+        return bool(self.data.get("complete", True) and self.data.get("counts", True))
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -41,7 +41,14 @@ def load(**changes: Any) -> dict[str, Any]:
     traffic = {"keys": 10_000, "live": 60, "zipf": 1.0, "late_share": 0.02, "too_late_share": 0.0, "poison_share": 0.0}
     settings = {"traffic": traffic, "partitions": 1, "workers": 1, "generators": 1}
     answers = {"answered": 600_000, "letters": 0, "features": 12_345, "keys": 40}
-    return {**circumstances("millrace bench load p.py"), "complete": True, "settings": settings, "run": run, "answers": answers}
+    return {
+        **circumstances("millrace bench load p.py"),
+        "complete": True,
+        "counts": not run["invalid"],
+        "settings": settings,
+        "run": run,
+        "answers": answers,
+    }
 
 
 @pytest.fixture
