@@ -26,7 +26,8 @@ from streams.kafka import KafkaException
 AT_1000, AT_HALF_BEST = "at_1000", "at_half_best"
 SAMPLE_SECONDS = 0.1
 LOOK_SECONDS = 0.02
-PATIENCE_SECONDS = 60.0  # for the next answer
+START_SECONDS = 150.0  # for the first answer
+PATIENCE_SECONDS = 60.0  # for the next one
 DRAIN_SECONDS = 240.0  # history and all
 OVERRUN_SECONDS = 30.0  # for the last answers of an open loop
 HELD_SHARE = 0.9  # of its best that a peer may be asked for
@@ -158,8 +159,8 @@ class _Run:
                 )
                 self.measured.drain = drained(samples, self.job.log.history)
             process.check()
-            if now - rose > PATIENCE_SECONDS:
-                raise PeerError(f"no answer for {PATIENCE_SECONDS:.0f} s after {reader.count:,} of {self.sent:,}; log:\n{process.tail()}")
+            if now - rose > (patience := PATIENCE_SECONDS if reader.count else START_SECONDS):
+                raise PeerError(f"no answer for {patience:.0f} s after {reader.count:,} of {self.sent:,}; log:\n{process.tail()}")
             if now - began > DRAIN_SECONDS:
                 raise PeerError(f"{reader.count:,} of {self.sent:,} answers within {DRAIN_SECONDS:.0f} s; give it fewer events")
         self.measured.drain = drained(samples, self.job.log.history)

@@ -84,17 +84,18 @@ def find_peers(above: Path = HERE) -> list[Peer]:
 
 
 def choose(peers: Sequence[Peer], names: Sequence[str]) -> list[tuple[Peer, Row]]:
-    """The rows with these names, or of peers in folders of these names; all if none are given.
+    """The rows with these names, or of peers in folders of these names, if no row has them; all if none are given.
 
     Raises:
         PeerError: a name is not known.
     """
     every = [(peer, row) for peer in peers for row in peer.rows]
-    known = {row.name for _, row in every} | {peer.folder.name for peer in peers}
-    unknown = [name for name in names if name not in known]
+    of_rows = {row.name for _, row in every}
+    folders = {peer.folder.name for peer in peers} - of_rows
+    unknown = [name for name in names if name not in of_rows | folders]
     if unknown:
         raise PeerError(f"no peer is named {', '.join(unknown)}; there are {', '.join(row.name for _, row in every)}")
-    return [(peer, row) for peer, row in every if not names or row.name in names or peer.folder.name in names]
+    return [(peer, row) for peer, row in every if not names or row.name in names or peer.folder.name in folders.intersection(names)]
 
 
 def read_peer(folder: Path) -> Peer:

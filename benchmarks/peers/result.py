@@ -19,7 +19,7 @@ from benchmarks.peers.user_code import lines_of_user_code
 
 RESULTS = HERE.parent / "results"
 COLUMNS = ("peer", "guarantee", "events/s", "CPU us", "x Millrace", "p50/p99 ms 1,000/s", "p50/p99 ms half", "RSS MB", "right", "lines")
-WIDTHS = (34, 14, 10, 9, 11, 19, 19, 8, 8, 6)
+WIDTHS = (40, 14, 10, 9, 11, 19, 19, 8, 8, 6)
 
 
 def as_result(peer: Peer, row: Row, measured: Measured, beside: Measured | None, settings: Mapping[str, Any]) -> dict[str, Any]:
