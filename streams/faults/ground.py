@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,19 +18,18 @@ from schemas.errors import MillraceError
 from streams.definition.bound import Bound
 from streams.definition.load import load_bound
 from streams.fault_points import POINTS
-from streams.faults.checker import Finding
 from streams.faults.events import Events
+from streams.faults.feeder import Feeder
 from streams.faults.link import Link
 from streams.faults.log import History, committed, read_history
 from streams.faults.nursery import Child, Nursery, Overdue
 from streams.faults.servers import OwnKafka, OwnRedis, RedisRefused
 from streams.faults.watch import Watch
-from streams.kafka import KafkaDown, KafkaException, TopicPartition, plain_consumer, plain_producer
+from streams.kafka import KafkaDown, TopicPartition, plain_consumer
 from streams.planning.create_topics import create
 from streams.planning.stage import Stage, stages
 from streams.settings import Settings
 
-TICK_SECONDS = 0.02
 TEND_SECONDS = 0.02
 PATIENCE_SECONDS = 120.0
 QUIET_SECONDS = 90.0  # without any progress while nothing is broken
@@ -378,61 +376,6 @@ class Ground:
         except KafkaDown:
             return False
         return all((now.get(p) or 0) >= end for p, end in ends.items())
-
-
-class Feeder(threading.Thread):
-    """Sends events at a rate, and the labels that are due, until it is closed."""
-
-    def __init__(self, bound: Bound, settings: Settings, events: Events, rate: float) -> None:
-        super().__init__(daemon=True)
-        self._bound, self._events, self._rate = bound, events, rate
-        self._producer = plain_producer(settings.kafka, 2_000_000)
-        self._enough = threading.Event()
-        self._lock = threading.Lock()
-        self.sent = 0
-
-    def run(self) -> None:
-        """Send."""
-        due, before = 0.0, time.monotonic()
-        while not self._enough.wait(TICK_SECONDS):
-            now = time.monotonic()
-            due += (now - before) * self._rate
-            before = now
-            self.send(int(due))
-            due -= int(due)
-
-    def send(self, count: int, **how: Any) -> None:
-        """Send so many events now; `how` as `Events.event` has it."""
-        with self._lock:
-            for _ in range(count):
-                self._put(self._bound.input.name, *self._events.event(**how))
-                self.sent += 1
-            for key, value in self._events.labels():
-                assert self._bound.labels is not None
-                self._put(self._bound.labels.topic.name, key, value)
-
-    def _put(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key)
-                self._producer.poll(0)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                raise KafkaDown(f"an event can't be sent: {error}") from error
-
-    def close(self) -> None:
-        """Stop, and wait until the broker has all of it."""
-        self._enough.set()
-        if self.is_alive():
-            self.join()
-        self._producer.flush(PATIENCE_SECONDS)
-
-
-def findings_of(ground: Ground) -> list[Finding]:
-    """What was seen while the round ran."""
-    return list(ground.watch.findings)
 
 
 def _last_words(log: str, lines: int = 1) -> str:

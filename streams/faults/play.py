@@ -6,11 +6,12 @@ everything is mended, the pipeline reads what there is, the workers are stopped,
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from streams.definition.load import load_bound
 from streams.faults.checker import KINDS, Finding, Verdict, check
-from streams.faults.ground import Ground, Hurt, Shape, Stuck, findings_of
+from streams.faults.ground import Ground, Hurt, Shape, Stuck
 from streams.faults.hurts import FAULTS
 from streams.faults.log import History
 from streams.faults.nursery import Nursery
@@ -27,8 +28,6 @@ from streams.faults.nursery import Nursery
 RECOVERY_EVERY = 6  # faults; then the pipeline may come back before the next one
 PAUSE_SECONDS = (0.0, 0.6)
 MOST_SHOWN = 20
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Played:
         ended: workers that ended by themselves.
         findings: what was seen while it ran, `stuck` among it.
         seconds: it took.
-        kafka_seconds: of them until its services and workers were up.
+        history: what was left; None = it came to no end.
+        folder: where it was played.
     """
 
     seed: int
@@ -154,6 +154,8 @@ def play(
         shape: of the round; None = drawn from the seed.
     """
     began = time.monotonic()
+    for name in ("librdkafka", "streams.kafka"):  # our own clients lose their broker on purpose: what they say of it is no news
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     chance = random.Random(seed)
     drawn = Shape.drawn(chance)
     ground = Ground(file, which, folder, nursery, shape or drawn, seed, rate)
@@ -168,7 +170,7 @@ def play(
             history = ground.history()
         except Stuck as error:
             findings.append(Finding("stuck", ground.bound.name, str(error)))
-        findings += findings_of(ground)
+        findings += ground.watch.findings
         recovered = [(hurt.kind, ground.watch.recovery(ground.began + hurt.at_seconds + hurt.lasted_seconds)) for hurt in ground.hurts]
         return Played(
             seed,
