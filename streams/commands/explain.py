@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from schemas.errors import SettingsError
+from schemas.errors import MissingProgram, SettingsError
 from streams.commands.common import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
+
+NEEDED = ("jinja2", "pyarrow")
 
 
 def explain(
@@ -37,6 +40,9 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Make one past decision again from the log and say what moved it; ends with 1 if a bit differs from what was served."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingProgram(f"{', '.join(missing)} not installed; `pip install 'millrace[features]'` brings what explain needs")
     from streams.explain.explain import OTHER, Options
     from streams.explain.explain import explain as make_again
     from streams.explain.words import explain_words

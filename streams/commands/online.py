@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,18 +32,22 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """Read the features that keys have now from the workers' state in Redis, and say how fresh they are."""
-    from streams.offline.topic_history import Edge
     from streams.online.feature_reader import FeatureReader
 
     bound, loaded = bound_of(pipeline, which), settings_of(settings)
-    at_ms = None if at is None else Edge.parse(at).time_ms
-    if at is not None and at_ms is None:
-        raise SettingsError(f"--at {at} is an offset, wanted a time, such as 2026-01-31T12:00:00Z")
+    moment = None if at is None else _time(at)
     asked = [_asked(text) for text in keys]
     with FeatureReader(bound, loaded) as reader:
-        found = [reader.get(entity, key, at=at_ms) for entity, key in asked]
+        found = [reader.get(entity, key, at=moment) for entity, key in asked]
         facts: list[Json] = [_facts(bound, loaded, reader, each) for each in found]
     say({"pipeline": bound.name, "keys": facts}, as_json, get_words)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)  # without a zone it is refused where it is used
+    except ValueError as error:
+        raise SettingsError(f"--at {text!r} is no time; wanted one such as 2026-01-31T12:00:00Z") from error
 
 
 def _asked(text: str) -> tuple[str, tuple[str, ...] | str]:
@@ -53,7 +58,7 @@ def _asked(text: str) -> tuple[str, tuple[str, ...] | str]:
 
 
 def _facts(bound: Bound, settings: Settings, reader: FeatureReader, found: KeyFeatures) -> dict[str, Json]:
-    from streams.explain.windows import moment
+    from streams.explain.moment import moment
     from streams.kafka import admin, committed_by
 
     stage = reader.stage_of(found.entity)

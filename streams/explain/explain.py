@@ -28,9 +28,10 @@ from streams.definition.bound import Bound
 from streams.dlq.view import told_value
 from streams.explain.find import sources_of
 from streams.explain.log import LogReader, parse_address
+from streams.explain.moment import moment
 from streams.explain.remake import Remade, Remake
 from streams.explain.served import Outputs, Served
-from streams.explain.windows import entity_facts, event_ms, moment
+from streams.explain.windows import entity_facts, event_ms
 from streams.scored_event import DECISIONS, TIMINGS
 from streams.settings import Settings
 from streams.state.rebuild import read_folder

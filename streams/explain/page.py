@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streams.explain.windows import moment
+from streams.explain.moment import moment
 from streams.offline.page import render
 
 WIDTH, LEFT, RIGHT = 880, 130, 20

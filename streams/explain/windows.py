@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 
 from schemas.features import Json
 from streams.batch import Address
 from streams.definition.bound import Bound
+from streams.explain.moment import moment
 from streams.explain.remake import Remade, Remembered
 from transforms.fixed_point import FixedPoint, numbers
 from transforms.past import Edges, edges, evaluated_at
@@ -80,11 +79,3 @@ def _event(made: Remade, remembered: Remembered, row: int) -> dict[str, Json]:
         label = int(past.labels[row])
         said["label"] = None if label < 0 else label
     return said
-
-
-def moment(milliseconds: int) -> str:
-    """A time for people, UTC."""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return f"{milliseconds} ms"

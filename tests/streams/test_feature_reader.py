@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from transforms.redis_store import RedisStore
 from transforms.shard import ShardState
 from transforms.window import days, hours
 
+ROOT = Path(__file__).parents[2]
 START_MS = 1_700_000_000_000
 NOW_MS = START_MS + hours(1)
 ENTITIES = {
@@ -227,3 +230,12 @@ def test_a_cluster_is_read_node_by_node(bound: Bound, cluster: RedisCluster) -> 
         assert [each.features["customer_count_1d"] for each in reader.get_many("customer", names)] == [1.0] * 20
     for each in keepers:
         each.store.close()
+
+
+def test_reading_features_needs_neither_tables_nor_pages() -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = sys.modules['jinja2'] = None; "
+        "import streams.commands.online, streams.online.feature_reader, streams.online.lookup, streams.explain.moment"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
