@@ -89,10 +89,10 @@ def capacity(session: Session, backlog: int) -> float:
     return (done - tenth[1]) / (now - tenth[0])
 
 
-def overload(session: Session, case: Case, seconds: float) -> dict[str, Any]:
+def overload(session: Session, case: Case, backlog: int, seconds: float) -> dict[str, Any]:
     """Offer twice what can be done, and see what becomes of the worker."""
     worker = session.stand.workers[0]
-    can = capacity(session, case.backlog)
+    can = capacity(session, backlog)
     say(f"capacity {can:,.0f} events/s; offering {TIMES * can:,.0f} for {seconds:g} s")
     rss_before = worker.process.memory_info().rss / 1e6
     begun = time.monotonic()
@@ -126,7 +126,7 @@ def run_case(name: str, wanted: Any) -> dict[str, Any]:
         )
         stack.enter_context(session.stand.working(1))
         session.drain()
-        found = overload(session, case, wanted.seconds)
+        found = overload(session, case, wanted.backlog or case.backlog, wanted.seconds)
         found["answers"] = session.check(10)
     return found
 
@@ -149,6 +149,7 @@ def main() -> None:
     """Run the cases, keep what was found, and fail if a floor is missed."""
     parser = arguments(__doc__, keys=2_000, live=60)
     parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--backlog", type=int, default=0, help="events that the capacity is taken over; 0 = the case's own")
     parser.add_argument("--generators", type=int, default=1)
     parser.add_argument("--cases", default=",".join(CASES), help="some of them, with commas between")
     wanted = parser.parse_args()
