@@ -12,6 +12,7 @@ WIDTH, LEFT, RIGHT = 880, 130, 20
 STEMS, ROW, BAR = 90, 22, 20  # heights
 MOST_STEMS = 2_000
 MOST_BARS = 16
+NAMES = 345  # where the names of features end, and their bars' room begins
 
 
 def explain_page(facts: Mapping[str, Any]) -> str:
@@ -92,9 +93,9 @@ def _bars(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         total = sum(each["contribution"] for each in rest)
         shown.append({"name": f"{len(rest)} others", "value": None, "contribution": total, "error": 0.0})
     widest = max((abs(each["contribution"]) for each in shown), default=0.0) or 1.0
-    middle, half = 520, 250
+    middle, half = NAMES + 245, 180
     rows = []
     for place, each in enumerate(shown):
         width = round(half * abs(each["contribution"]) / widest, 2)
         rows.append({**each, "y": place * BAR, "x": middle if each["contribution"] >= 0 else middle - width, "width": width})
-    return {"rows": rows, "middle": middle, "width": WIDTH, "height": len(rows) * BAR + 4, "bar": BAR}
+    return {"rows": rows, "names": NAMES, "middle": middle, "width": WIDTH, "height": len(rows) * BAR + 4, "bar": BAR}
