@@ -33,7 +33,7 @@ class PeerProcess:
         self._root = psutil.Process(self._process.pid)
         self._all = [self._root]
         self._looked = 0.0
-        self._ended_cpu: dict[int, float] = {}  # by pid: the last that was seen of each
+        self._used: dict[int, float] = {}  # by pid: the last that was seen of each
 
     def check(self) -> None:
         """Raise if it has ended.
@@ -51,10 +51,10 @@ class PeerProcess:
             self._all = [self._root, *self._children()]
         for process in self._all:
             try:
-                self._ended_cpu[process.pid] = cpu_seconds(process)
+                self._used[process.pid] = cpu_seconds(process)
             except psutil.NoSuchProcess:
                 continue
-        return sum(self._ended_cpu.values())
+        return sum(self._used.values())
 
     def rss_bytes(self) -> int:
         """Resident memory of all its processes."""
