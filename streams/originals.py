@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from streams.batch import Address
 from streams.dead_letters import Refused
-from streams.kafka import Consumer, Record, TopicPartition, next_messages
+from streams.kafka import Consumer, KafkaDown, Record, TopicPartition, next_messages
 
 ANSWER_SECONDS = 5.0
 FAR_OFFSETS = 5_000  # apart, records are asked for anew; nearer, what lies between them is read
@@ -36,16 +36,22 @@ class Originals:
         for at in addresses:
             wanted.setdefault((at.topic, at.partition), set()).add(at.offset)
         found: dict[Address, Refused] = {}
-        for (topic, partition), offsets in wanted.items():
-            for message in _at(self._consumer, topic, partition, deque(sorted(offsets))):
-                at = Address(topic, partition, message.offset())
-                found[at] = Refused(at, message.value(), message.key(), tuple(message.headers() or ()), message.timestamp()[1])
+        try:
+            for (topic, partition), offsets in wanted.items():
+                for message in _at(self._consumer, topic, partition, deque(sorted(offsets))):
+                    at = Address(topic, partition, message.offset())
+                    found[at] = Refused(at, message.value(), message.key(), tuple(message.headers() or ()), message.timestamp()[1])
+        except KafkaDown:
+            # Its connection may be one that nobody is at the other end of, which the client would give up after a minute.
+            self.close()
+            raise
         return found
 
     def close(self) -> None:
         """Let go of the client."""
         if self._consumer is not None:
             self._consumer.close()
+            self._consumer = None
 
 
 def _at(consumer: Consumer, topic: str, partition: int, wanted: deque[int]) -> Iterator[Record]:

@@ -95,6 +95,17 @@ def test_a_broker_that_says_nothing_is_tried_again_later() -> None:
         originals(Log([], silent=True)).read(places(1))
 
 
+def test_after_a_silence_the_next_try_has_a_client_of_its_own() -> None:
+    """The old one may hold a connection that nobody is at the other end of, and would give it up after a minute."""
+    silent, well = Log([], silent=True), Log([1])
+    clients: list[Any] = [silent, well]
+    found = Originals(lambda: clients.pop(0))
+    with pytest.raises(KafkaDown):
+        found.read(places(1))
+    assert silent.closed
+    assert len(found.read(places(1))) == 1
+
+
 def test_the_client_is_made_when_it_is_needed_and_let_go_of() -> None:
     log = Log([1])
     unused = originals(log)
