@@ -26,14 +26,20 @@ class _Passage:
 
     client: socket.socket
     server: socket.socket
-    ends: list[threading.Thread] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_closed: bool = False
 
     def close(self, *, reset: bool = False) -> None:
+        with self.lock:
+            if self.is_closed:
+                return  # whoever came first has said how
+            self.is_closed = True
         for end in (self.client, self.server):
             with suppress(OSError):
                 if reset:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                end.shutdown(socket.SHUT_RDWR) if not reset else None
+                # A thread that still reads keeps a closed socket open: it has to be woken, without a word to the other end.
+                end.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             with suppress(OSError):
                 end.close()
 
