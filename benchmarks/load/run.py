@@ -80,12 +80,8 @@ def run_load(options: Options, as_json: bool = False) -> int:
         MillraceError: a part of it failed; what was measured until then is kept, and marked.
     """
     shape = Shape(options.shape, options.rate, options.seconds)
-    result: dict[str, Any] = circumstances(options.command) | {
-        "kind": "load",
-        "complete": False,
-        "counts": False,
-        "settings": _told(options),
-    }
+    said = {"kind": "load", "complete": False, "counts": False, "settings": _told(options)}
+    result: dict[str, Any] = circumstances(options.command) | said
     try:
         with signals_interrupt(), _stand(options) as stand:
             _measure(options, shape, stand, result)

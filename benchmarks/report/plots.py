@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ STYLE = {
     "grid.alpha": 0.3,
     "figure.constrained_layout.use": True,
 }
+NAME = re.compile(r"\b([a-z])[0-9a-f]{10}\b")
 OURS, THEIRS = "#1b6ca8", "#b9b9b9"
 
 
@@ -96,6 +99,14 @@ def _peers(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _save(figure: Figure, file: Path) -> Path:
-    figure.savefig(file, metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
+    file.write_text(_numbered(drawn.getvalue()), encoding="utf-8")
     return file
+
+
+def _numbered(svg: str) -> str:
+    """The same drawing with its names numbered as they come: matplotlib makes some of them of addresses in memory."""
+    numbers: dict[str, int] = {}
+    return NAME.sub(lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers))}", svg)
