@@ -32,6 +32,9 @@ from streams.settings import Settings
 from tests.live.scene import EXAMPLE, Scene, wait_for
 from tests.services import Broker
 
+# Seconds by themselves; both start processes by the handful, which on a machine with other work takes minutes.
+pytestmark = pytest.mark.timeout(300)
+
 TRAFFIC = Traffic(keys=40, live=20, zipf=0.5, late_share=0.05, too_late_share=0.02, poison_share=0.02)
 PARTITIONS = 2  # so that terminals are a hop away
 
@@ -126,12 +129,13 @@ def test_a_run_that_is_ended_keeps_what_it_has_and_leaves_nothing_running(tmp_pa
         return (tmp_path / "said").read_text()
 
     try:
-        wait_for("answers", lambda: re.search(r"[1-9][0-9,]* answered", words()) or process.poll() is not None, 90)
+        wait_for("answers", lambda: re.search(r"[1-9][0-9,]* answered", words()) or process.poll() is not None, 180)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130, words()
     finally:
-        if process.poll() is None:
-            process.kill()
+        if process.poll() is None:  # in good order, or it would leave its services behind
+            process.terminate()
+            process.wait(60)
     (file,) = (tmp_path / "results").iterdir()
     kept = json.loads(file.read_text())
     assert kept["complete"] is False
