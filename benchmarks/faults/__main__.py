@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.pipelines import pipeline_of
+from schemas.errors import LocalServiceError
 from streams.faults.checker import Verdict
-from streams.faults.nursery import Nursery
+from streams.faults.nursery import Nursery, Overdue
 from streams.faults.play import Account, Played, forget, judge, play, seeds
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -51,11 +52,17 @@ def main() -> None:
                 folder = base / f"round-{each}"
                 kind, file = pipeline_of(each, base / f"pipeline-{each}")
                 kinds[kind] = kinds.get(kind, 0) + 1
-                played = play(file, None, folder, nursery, each, wanted.rate, wanted.round_seconds)
+                try:
+                    played = play(file, None, folder, nursery, each, wanted.rate, wanted.round_seconds)
+                except (LocalServiceError, Overdue) as error:  # the harness's own trouble: the round says nothing
+                    account.spoiled.append(f"seed {each}: {error}")
+                    print(f"round {each} is void: {error}", flush=True)
+                    continue
                 _close(account, under_way)
                 under_way = None
                 if played.history is None:
                     account.add(played, None)
+                    print(f"round {each}: {' '.join(map(str, played.findings))}", flush=True)
                 else:
                     under_way = played, checkers.submit(judge, file, None, played.history, folder / "schemas")
         finally:

@@ -73,6 +73,7 @@ class Account:
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     said: Counter[str] = field(default_factory=Counter)
     ended: list[str] = field(default_factory=list)
+    spoiled: list[str] = field(default_factory=list)  # rounds that the harness itself could not play
     inputs: int = 0
     scored: int = 0
     refused: int = 0
@@ -134,6 +135,7 @@ class Account:
             "recovery_seconds_by_kind": {kind: quantiles(each) for kind, each in sorted(self.recoveries.items())},
             "workers_said": dict(sorted(self.said.items())),
             "workers_ended_by_themselves": self.ended,
+            "rounds_not_played": self.spoiled,
             "seconds": round(self.seconds, 1),
             "rounds": self.rounds,
         }
