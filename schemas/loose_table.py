@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -210,11 +210,6 @@ def without_null(schema: AvroSchema, nulls: Nulls) -> AvroSchema:
         nullable = isinstance(each["type"], list)
         fields.append(each if not nullable or each["name"] in nulls.seen else {"name": each["name"], "type": each["type"][1]})
     return AvroSchema.parse({**root, "fields": fields})
-
-
-def named(reader: TableReader, where: str) -> LooseReader:
-    """A reader of tables that messages call so."""
-    return LooseReader(replace(reader, where=where))
 
 
 def _texts(table: Table, numbers: Ints) -> tuple[Table, Ints, dict[int, RecordError]]:
