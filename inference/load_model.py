@@ -6,7 +6,6 @@ that lie on the splits and next to them; if one bit differs, the model is left t
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from schemas.errors import ModelError
 
 CONSTANT = "constant:"
 _PROBES = 512
-
-_log = logging.getLogger(__name__)
 
 Loaded = ForestScorer | OnnxScorer | ConstantScorer
 
@@ -45,15 +42,18 @@ def load_model(path: Path, provider: str = CPU, compile_forest: bool = True) -> 
         return _constant(path.name)
     scorer = _in_the_faster_way(path, provider, compile_forest)
     golden = read_golden(path)
-    if golden is None:
-        _log.info("model without a golden set name=%s version=%s wanted=%s", scorer.card.name, scorer.card.version, golden_path(path))
-        return scorer
-    scorer.parity = hold_to(golden, scorer, scorer.card, path)
-    _log.info(
-        "model scores as its golden set says name=%s version=%s rows=%d largest_difference=%.3g tolerance=%g",
-        scorer.card.name, scorer.card.version, scorer.parity.rows, scorer.parity.largest_difference, scorer.parity.tolerance,
-    )  # fmt: skip
+    if golden is not None:
+        scorer.parity = hold_to(golden, scorer, scorer.card, path)
     return scorer
+
+
+def parity_words(model: Loaded, path: Path) -> str:
+    """What became of a loaded model's golden set, for a log."""
+    who = f"name={model.card.name} version={model.card.version}"
+    if model.parity is None:
+        return f"model without a golden set {who} wanted={golden_path(path)}"
+    held = f"rows={model.parity.rows} largest_difference={model.parity.largest_difference:.3g} tolerance={model.parity.tolerance:g}"
+    return f"model scores as its golden set says {who} {held}"
 
 
 def _constant(text: str) -> ConstantScorer:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import quote
 
-from inference.load_model import load_model
+from inference.load_model import load_model, parity_words
 from inference.model_card import bind as bind_model
 from schemas.codec import Encoder
 from schemas.compiled import cold_kernels, warm_up
@@ -104,6 +104,7 @@ class Worker:
     def __init__(self, bound: Bound, settings: Settings, wanted: Sequence[str] = ()) -> None:
         self._bound, self._settings, self._wanted = bound, settings, tuple(wanted)
         self._scorer = load_model(bound.model_path)
+        log.info("%s", parity_words(self._scorer, bound.model_path))
         bind_model(self._scorer.card, bound.features.names, bound.features.fingerprint)
         self._parts: list[Parts] = []
         self._locks = ExitStack()

@@ -59,6 +59,7 @@ def test_a_new_project_flows_from_end_to_end(
     finally:
         worker.kill()
         worker.wait()
+    assert "model without a golden set name=constant version=constant-0.5" in log.read_text()
     schema = output_schema(load_bound(file))
     scored = [read_value(record.value[5:], schema.parsed) for record in records]
     assert {each["scores"][0]["score"] for each in scored} == {0.5}
