@@ -275,7 +275,7 @@ class _Sending:
 
     def _when_due(self, shape: Shape) -> bool:
         due_at = self._order.begin + shape.due_seconds()
-        while not self._stop.is_set() and self._fill(1):
+        while not self._stop.is_set() and (self._ready or self._make_one()):
             rows, values, keys = self._ready[0]
             due = due_at[rows - self._order.first_row]
             at = 0
@@ -290,23 +290,19 @@ class _Sending:
                     self._note(self._late_ms[-1] / 1e3)
                     if self._late_ms[-1] > MOST_BEHIND_SECONDS * 1e3:
                         return True
-                elif not self._fill(AHEAD, at_most=1):
+                elif len(self._ready) >= AHEAD or not self._make_one():
                     self._maker.producer.poll(0)
                     time.sleep(min(max(float(due[at]) - now, TICK_SECONDS), LONGEST_SLEEP_SECONDS))
             self._ready.popleft()
         return False
 
-    def _fill(self, wanted: int, at_most: int | None = None) -> bool:
-        """Make pieces until so many are there; whether there is one now, or with `at_most`, whether one was made."""
-        made = 0
-        while len(self._ready) < wanted and (at_most is None or made < at_most):
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
+    def _make_one(self) -> bool:
+        """Make the next piece that has rows of this generator; whether there is one."""
+        for piece in self._pieces:
             if len(piece[0]):
                 self._ready.append(piece)
-            made += 1
-        return bool(self._ready) if at_most is None else made > 0
+                return True
+        return False
 
     def _produce(self, values: list[bytes], keys: list[bytes], begin: int, end: int) -> None:
         producer, topic = self._maker.producer, self._maker.topic

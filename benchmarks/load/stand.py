@@ -216,11 +216,8 @@ def own_stand(file: Path, which: str | None, partitions: int, say: local.Say) ->
         bound = load_bound(home / file.name, which)
         model = _model(bound, say)
         services = local.up(folder / "services", say=say)
-        kafka, store = (
-            KafkaSettings(bootstrap_servers=services.bootstrap_servers),
-            RedisSettings.model_validate({"url": services.redis_url}),
-        )
-        settings = Settings(kafka=kafka, redis=store)
+        kafka = KafkaSettings(bootstrap_servers=services.bootstrap_servers)
+        settings = Settings(kafka=kafka, redis=RedisSettings.model_validate({"url": services.redis_url}))
         create(bound, settings, partitions)
         environment = {name: value for name, value in os.environ.items() if not FOREIGN.fullmatch(name)}
         environment |= {"KAFKA_BOOTSTRAP_SERVERS": services.bootstrap_servers, "REDIS_URL": services.redis_url}

@@ -62,12 +62,12 @@ def test_a_load_is_measured_and_its_answers_are_held_against_the_definition(scen
                 checked = session.check(8)
 
         # The check sees what is wrong: other events than were sent, one more, one less.
-        everything = np.arange(session.next_row)
+        end, sent = session.next_row, session.sent
         for changes, words in (
             ({"events": Events(stand.bound, replace(TRAFFIC, seed=1))}, "by the definition"),
-            ({"next_row": len(everything) + 1, "sent": [np.arange(len(everything) + 1)]}, "1 have no answer and 0 more than they should"),
-            ({"sent": [everything[:-1]]}, "0 have no answer and 1 more than they should, .* not sent and has 1"),
-            ({"next_row": len(everything) - 1, "sent": [everything[:-1]]}, "1 answers are to events that were never sent"),
+            ({"next_row": end + 1, "sent": [*sent, np.array([end])]}, "1 have no answer and 0 more than they should"),
+            ({"sent": [*sent[:-1], sent[-1][:-1]]}, "0 have no answer and 1 more than they should, .* not sent and has 1"),
+            ({"next_row": end - 1, "sent": [rows[rows < end - 1] for rows in sent]}, "1 answers are to events that were never sent"),
         ):
             with pytest.raises(WrongAnswer, match=words):
                 replace(session, **changes).check(8)
