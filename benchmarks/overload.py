@@ -127,7 +127,7 @@ def run_case(name: str, wanted: Any) -> dict[str, Any]:
         stack.enter_context(session.stand.working(1))
         session.drain()
         found = overload(session, case, wanted.backlog or case.backlog, wanted.seconds)
-        found["answers"] = session.check(10)
+        found["answers"] = session.check(5)
     return found
 
 
@@ -147,7 +147,7 @@ def _slowed(case: Case, at_end: Callable[..., Any]) -> Callable[[Stand], Mapping
 
 def main() -> None:
     """Run the cases, keep what was found, and fail if a floor is missed."""
-    parser = arguments(__doc__, keys=2_000, live=60)
+    parser = arguments(__doc__, keys=10_000, live=60)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--backlog", type=int, default=0, help="events that the capacity is taken over; 0 = the case's own")
     parser.add_argument("--generators", type=int, default=1)
