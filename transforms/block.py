@@ -11,9 +11,9 @@ all little-endian. A block has no count and no tail: its length tells how many r
 its end. Where a block was lost, such a write leaves a hole of zeros before it; since neither the magic nor a position + 1 is ever
 zero, a hole is found as soon as the block is read.
 
-The seal is the upper 16 bits of a record's first word: a CRC-16 over the key's hash and the record. It finds any one, two or three bits
-that changed, any stretch of up to 16, and a record of another key; of other damage one in 65,536 goes unseen, in each record that is hit. It
-takes no room, since no partition's positions need 48 bits: at a million records a second they would last nine years.
+The seal is the upper 16 bits of a record's first word: a CRC-16 over the key's hash and the record. It finds any one, two or three
+bits that changed, any stretch of up to 16, and a record of another key; of other damage one in 65,536 goes unseen, in each record
+that is hit. It takes no room, since no partition's positions need 48 bits: at a million records a second they would last nine years.
 """
 
 from __future__ import annotations

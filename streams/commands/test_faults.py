@@ -26,7 +26,7 @@ def _group() -> None:
     """Prove a pipeline."""
 
 
-@app.command()
+@app.command("faults")
 def faults(
     pipeline: PipelineFile,
     which: Which = None,
