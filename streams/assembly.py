@@ -283,7 +283,7 @@ class Parts:
         last = max(fed.index for fed in fed_by(stage, given.stages))
         before = [each for each in given.stages if each.kind != "labels" and each.index < last]
         feeds = [Feed(each.group(kafka), each.input.name, given.topics[each.input.name].partitions) for each in before]
-        return Upstream(feeds, admin(kafka), lambda: plain_consumer(kafka, f"{stage.group(kafka)}.upstream"))
+        return Upstream(feeds, lambda: admin(kafka), lambda: plain_consumer(kafka, f"{stage.group(kafka)}.upstream"))
 
     def _make_commit(self) -> Commit:
         given, settings = self._given, self._given.settings

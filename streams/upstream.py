@@ -35,16 +35,21 @@ class Upstream:
 
     Args:
         feeds: the stages.
-        client: asks what they have committed.
+        open_client: makes a client that asks what they have committed.
         open_reader: makes a consumer that looks at the records they have before them.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], client: AdminClient, open_reader: Callable[[], Consumer], clock: Callable[[], float] = time.time
+        self,
+        feeds: Sequence[Feed],
+        open_client: Callable[[], AdminClient],
+        open_reader: Callable[[], Consumer],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._feeds = feeds
-        self._client = client
+        self._open_client = open_client
+        self._client: AdminClient | None = None
         self._open_reader = open_reader
         self._clock = clock
         self._reader: Consumer | None = None
@@ -59,6 +64,7 @@ class Upstream:
                 self._passed_ms = min((self._come_ms(feed) for feed in self._feeds), default=int(now * 1_000))
             except KafkaDown as error:
                 log.warning("not known how far the stages before have come: %s", error)
+                self.close()  # its connections may lead nowhere: the next look has its own
             self._looked = self._clock()
         return self._passed_ms
 
@@ -67,11 +73,14 @@ class Upstream:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        self._client = None
 
     def _come_ms(self, feed: Feed) -> int:
         """The timestamp of the earliest record that a stage has before it; now, if there is none."""
         if self._reader is None:
             self._reader = self._open_reader()
+        if self._client is None:
+            self._client = self._open_client()
         asked_ms = int(self._clock() * 1_000)
         committed = {
             tp.partition: tp.offset for tp in committed_by(self._client, [feed.group], ANSWER_SECONDS)[feed.group] if tp.topic == feed.topic

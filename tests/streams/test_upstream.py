@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from streams.kafka import TopicPartition, admin, plain_consumer, plain_producer
+from streams.kafka import AdminClient, TopicPartition, admin, plain_consumer, plain_producer
 from streams.settings import KafkaSettings
 from streams.upstream import LOOK_SECONDS, Feed, Upstream
 from tests.services import Broker
@@ -21,7 +21,7 @@ def test_labels_may_go_as_far_as_the_record_that_is_next_and_to_now_where_there_
     now = 5_000.0
     group = plain_consumer(broker.settings, namespace)
     upstream = Upstream(
-        [Feed(namespace, name, 2)], admin(broker.settings), lambda: plain_consumer(broker.settings, f"{namespace}.x"), lambda: now
+        [Feed(namespace, name, 2)], lambda: admin(broker.settings), lambda: plain_consumer(broker.settings, f"{namespace}.x"), lambda: now
     )
 
     def passed_ms(*committed: int) -> int:
@@ -43,6 +43,24 @@ def test_labels_may_go_as_far_as_the_record_that_is_next_and_to_now_where_there_
 
 def test_a_broker_that_does_not_answer_is_waited_for_and_nothing_goes_on(namespace: str) -> None:
     away = KafkaSettings(bootstrap_servers="127.0.0.1:1")
-    upstream = Upstream([Feed(namespace, "feed", 1)], admin(away), lambda: plain_consumer(away, namespace))
+    upstream = Upstream([Feed(namespace, "feed", 1)], lambda: admin(away), lambda: plain_consumer(away, namespace))
     assert upstream.passed_ms() == 0
     upstream.close()
+
+
+def test_after_a_silence_the_next_look_has_clients_of_its_own(namespace: str) -> None:
+    """The old ones may hold connections that nobody is at the other end of."""
+    away = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    made: list[AdminClient] = []
+    now = 5_000.0
+
+    def client() -> AdminClient:
+        made.append(admin(away))
+        return made[-1]
+
+    upstream = Upstream([Feed(namespace, "feed", 1)], client, lambda: plain_consumer(away, namespace), lambda: now)
+    for _ in range(2):
+        assert upstream.passed_ms() == 0
+        now += LOOK_SECONDS
+    upstream.close()
+    assert len(made) == 2
