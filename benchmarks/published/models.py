@@ -52,7 +52,7 @@ SINGLE_SPLIT: Mapping[str, Make] = {
     **({"xgboost": _xgboost(**AS_IN_THE_BOOK), "xgboost, today's defaults": _xgboost()} if HAS_XGBOOST else {}),
 }
 
-# Chapter 5: parameters that its validation weeks choose; of a tree another depth for each of the three metrics.
+# Chapter 5. Of a tree the depths whose figures are the book's, which names none: docs/published.md says how they were found.
 FOUR_FOLDS: Mapping[str, Make] = {
     "logistic regression": lambda: LogisticRegression(C=100, random_state=0),
     "tree of depth 50": lambda: DecisionTreeClassifier(max_depth=50, random_state=0),
