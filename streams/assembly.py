@@ -278,7 +278,7 @@ class Parts:
     def _make_upstream(self) -> Upstream | None:
         """What labels must not overtake: the events on their way to where labels go."""
         given, stage, kafka = self._given, self.stage, self._given.settings.kafka
-        if stage.kind != "labels":
+        if stage.kind != "labels" or given.topics[stage.input.name].on_stand_in:
             return None
         last = max(fed.index for fed in fed_by(stage, given.stages))
         before = [each for each in given.stages if each.kind != "labels" and each.index < last]

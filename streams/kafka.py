@@ -279,6 +279,11 @@ class TopicFacts:
         """How long it keeps records; -1 = for ever."""
         return int(self.settings["retention.ms"])
 
+    @property
+    def on_stand_in(self) -> bool:
+        """Whether its broker is the embedded stand-in, which does not tell what groups have committed."""
+        return self.settings is STAND_IN_SETTINGS
+
     def clamp_bounds_ms(self) -> tuple[int, int]:
         """How far before and after the broker's clock a record's timestamp may lie; it may lie anywhere under LogAppendTime."""
         if self.settings["message.timestamp.type"] == "LogAppendTime":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STABLE_SECONDS = 2.0  # how long an open transaction of another worker is waited for before it is ended by name
 ANSWER_SECONDS = 5.0
+ENDED_SECONDS = 30.0  # a worker's producers are ended once for all the partitions it leaves
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ class PartitionTakeover:
     partitions: int = 0
     stateless: bool = False
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
-    _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that left a transaction open, by shard
+    _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that may have left a transaction open, by shard
+    _ended: dict[str, float] = field(default_factory=dict)  # when they were last fenced (monotonic seconds)
 
     def take(self, consumer: Consumer, partition: int) -> Start:
         """Become the owner of a partition.
@@ -76,6 +79,7 @@ class PartitionTakeover:
         committed, note = self._committed(consumer, here, shard)
         before = self._partitions_before(consumer, partition, note)
         claim = self._claim(shard)
+        self._end_what_is_open(shard, claim)
         passing("claimed")
         if partition in self.damaged:
             log.warning("state_dropped at=%s because a block of it was damaged: it is rebuilt from the log", where)
@@ -122,14 +126,26 @@ class PartitionTakeover:
         except KafkaDown:
             # Perhaps a dead worker's transaction is still open. A worker that left cleanly cleared its producers' names, so
             # that a healthy one, which may own other partitions, is not shut out by mistake.
-            found = json.loads(self._claim(shard).notes.get("producers", "[]"))
-            if set(found) - set(self.producers):
-                self._dead[shard] = found  # our claim has replaced them, and this may have to be tried again
-            if self.fence is None or shard not in self._dead:
+            if not self._end_what_is_open(shard, self._claim(shard)):
                 raise
-            self.fence(self._dead[shard])
-            del self._dead[shard]
             return _read_committed(consumer, here, ANSWER_SECONDS)
+
+    def _end_what_is_open(self, shard: str, claim: Claim) -> bool:
+        """End the transactions of an owner that did not leave cleanly; whether there was one.
+
+        One that has outputs and no offsets yet keeps nobody from reading offsets, but readers of the outputs would wait for its timeout.
+        """
+        found = json.loads(claim.notes.get("producers", "[]"))
+        if set(found) - set(self.producers):
+            self._dead[shard] = found  # our claim has replaced them, and this may have to be tried again
+        if self.fence is None or shard not in self._dead:
+            return False
+        now = time.monotonic()
+        names = [name for name in self._dead[shard] if now > self._ended.get(name, -ENDED_SECONDS) + ENDED_SECONDS]
+        self.fence(names)
+        self._ended.update(dict.fromkeys(names, now))
+        del self._dead[shard]
+        return True
 
     def _partitions_before(self, consumer: Consumer, partition: int, note: CommitNote | None) -> int:
         """How many partitions the topic had, if not as many as now; 0 = as many, or nobody said.

@@ -141,7 +141,7 @@ def test_a_batch_committed_as_whoever_the_worker_is_by_then_repeats_what_another
     slow = stand.worker("a", bug, stall=str(stall))
     wait_for("a batch", lambda: "waiting before a commit" in slow.log)
     slow.signal(signal.SIGSTOP)
-    stand.worker("b")
+    stand.worker("b", "end_nothing" if bug else "")
     stand.drained()
     slow.signal(signal.SIGCONT)
     wait_for("it to know", lambda: "lost at=" in slow.log)

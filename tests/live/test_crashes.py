@@ -33,6 +33,20 @@ def test_a_worker_killed_anywhere_in_its_commits_loses_and_repeats_nothing(scene
     assert not any("state_dropped" in worker.log for worker in scene.workers)
 
 
+def test_what_a_dead_worker_left_open_is_ended_by_its_successor_and_nobody_waits_for_its_timeout(scene: Scene) -> None:
+    scene.send_payments(payments(RECORDS))
+    minutes = "600000"
+    killed = scene.worker(
+        "a", FAULT="before_commit:5", KAFKA__TRANSACTION_TIMEOUT_MS=minutes, WORKER__BATCH_RECORDS=SMALL_BATCHES
+    )  # its outputs are there, its offsets are not
+    assert killed.ends() == -signal.SIGKILL, killed.log
+    successor = scene.worker("b", KAFKA__TRANSACTION_TIMEOUT_MS=minutes)
+    scene.drained(successor)
+    assert "fenced_by_name" in successor.log
+    assert successor.stop() == 0, successor.log
+    assert scene.faults() == []
+
+
 def test_redis_wiped_and_killed_under_a_worker_and_while_it_is_down(set_up: SetUp, own_redis: RedisServer) -> None:
     scene = set_up(redis_url=own_redis.url)
     scene.send_payments(payments(RECORDS // 2))
