@@ -12,6 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
 from streams.kafka import KafkaError, Record
@@ -30,15 +31,17 @@ class _Waiting:
     times_ms: list[int] = field(default_factory=list)  # of each; never decreasing: a record waits for those before it
     at_end: bool = False  # whether there was nothing after them
 
-    def add(self, record: Record, now_ms: int) -> int:
-        """Queue it; the time it goes by. A clock that is ahead moves nothing into the future, where it would wait for ever."""
-        self.at_end = record.error() is not None
-        time_ms = self.times_ms[-1] if self.times_ms else 0
-        if not self.at_end:
-            time_ms = max(time_ms, min(record.timestamp()[1], now_ms))
-        self.records.append(record)
-        self.times_ms.append(time_ms)
-        return time_ms
+    def add(self, records: Sequence[Record], now_ms: int) -> int:
+        """Queue records; the time the last goes by. A clock that is ahead moves nothing into the future, where it would wait for ever."""
+        latest_ms = self.times_ms[-1] if self.times_ms else 0
+        stamps_ms = [latest_ms, *(record.timestamp()[1] for record in records)]  # the end of a partition has -1
+        times_ms = list(accumulate(stamps_ms, max))[1:]
+        if times_ms[-1] > now_ms:
+            times_ms = [max(latest_ms, min(time_ms, now_ms)) for time_ms in times_ms]
+        self.records += records
+        self.times_ms += times_ms
+        self.at_end = records[-1].error() is not None
+        return times_ms[-1]
 
     def until(self, limit_ms: int) -> int:
         return bisect_right(self.times_ms, limit_ms)
@@ -109,14 +112,20 @@ class Alignment:
     def _take(self, messages: Sequence[Record], partitions: Collection[int]) -> list[Record]:
         """Queue what was read; what needs no queue is given back."""
         self._silent_polls = 0 if messages else self._silent_polls + 1
-        errors, now_ms = [], self._now_ms()
+        errors: list[Record] = []
+        found: dict[int, list[Record]] = {}
         for message in messages:
-            partition, error = message.partition(), message.error()
+            error, partition = message.error(), message.partition()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 errors.append(message)
+            elif partition in found:
+                found[partition].append(message)
             elif partition in partitions:
-                time_ms = self._waiting.setdefault(partition, _Waiting()).add(message, now_ms)
-                self._come_ms[partition] = max(time_ms, self._come_ms.get(partition, 0))
+                found[partition] = [message]
+        now_ms = self._now_ms()
+        for partition, records in found.items():
+            waiting = self._waiting.get(partition) or self._waiting.setdefault(partition, _Waiting())
+            self._come_ms[partition] = max(waiting.add(records, now_ms), self._come_ms.get(partition, 0))
         return errors
 
     def _limit_ms(self, partitions: Collection[int]) -> int:

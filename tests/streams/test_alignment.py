@@ -39,7 +39,7 @@ def records(partition: int, times_ms: Iterable[int]) -> list[At]:
 
 
 def end(partition: int) -> At:
-    return At(partition, fault=KafkaError._PARTITION_EOF)
+    return At(partition, time_ms=-1, fault=KafkaError._PARTITION_EOF)  # the client gives it no time
 
 
 def passed(aligned: Alignment, messages: Sequence[At], partitions: Sequence[int] = (0, 1)) -> list[At]:
