@@ -12,10 +12,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import faust
@@ -113,7 +116,14 @@ class Frame:
         self._firsts: dict[str, BatchChannel] = {}
         self._loop: asyncio.AbstractEventLoop
         self.app = App(
-            name, broker="kafka://unused", autodiscover=False, web_enabled=port > 0, web_bind=host, web_port=port or 6066, loghandlers=[]
+            name,
+            broker="kafka://unused",
+            autodiscover=False,
+            datadir=Path(tempfile.gettempdir()) / f"millrace-{os.getuid()}-faust",  # stays empty; Faust would make it where we stand
+            web_enabled=port > 0,
+            web_bind=host,
+            web_port=port or 6066,
+            loghandlers=[],
         )
         for page in pages:
             self._page(page)
