@@ -35,6 +35,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from benchmarks.one_schema import OneSchema
+from benchmarks.pace import send_paced
 from benchmarks.result import circumstances, command_line, keep
 from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from examples.card_fraud.train import train
@@ -54,7 +56,6 @@ RESULTS = Path(__file__).with_name("results")
 BOUNDS = Path(__file__).with_name("bounds.json")
 WARM_UP_SECONDS = 5.0
 SLICE_SECONDS = 5.0
-TICK_SECONDS = 0.002
 CHECKED_KEYS = 25
 
 
@@ -172,20 +173,8 @@ def drain(process: psutil.Process, began: float, count: int) -> dict[str, float]
 
 
 def feed(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes], rate: float, begin: float, report: Any) -> None:
-    """Send record i at `begin` + i / rate, in ticks; reports how late the last of each tick was sent."""
-    producer = plain_producer(KafkaSettings(bootstrap_servers=bootstrap_servers))
-    late, sent = [], 0
-    while sent < len(values):
-        due = min(int((time.time() - begin) * rate) + 1, len(values))
-        if due > sent:
-            for row in range(sent, due):
-                producer.produce(topic, values[row], keys[row])
-            late.append(time.time() - (begin + sent / rate))
-            sent = due
-        producer.poll(0)
-        time.sleep(TICK_SECONDS)
-    producer.flush()
-    report.put(float(np.quantile(late, 0.99)))
+    """Send record i at `begin` + i / rate; reports how late it was."""
+    report.put(send_paced(plain_producer(KafkaSettings(bootstrap_servers=bootstrap_servers)), topic, values, keys, rate, begin))
 
 
 def steady(stand: Stand, process: psutil.Process, sent: int, first_day: int, rate: float, seconds: float) -> dict[str, float]:
@@ -242,23 +231,7 @@ def steady(stand: Stand, process: psutil.Process, sent: int, first_day: int, rat
 def scored(stand: Stand, values: list[bytes]) -> Columns:
     """The columns of scored events."""
     schema = output_schema(stand.bound)
-    return Decoder(schema, "confluent", _OneSchema(schema)).decode(PackedBytes.pack(values)).columns
-
-
-class _OneSchema:
-    """A registry in which every id is the same schema."""
-
-    def __init__(self, schema: AvroSchema) -> None:
-        self._schema = schema
-
-    def schema(self, schema_id: int) -> AvroSchema:
-        return self._schema
-
-    def latest(self, subject: str) -> None:
-        return None
-
-    def register(self, subject: str, schema: AvroSchema) -> int:
-        raise NotImplementedError
+    return Decoder(schema, "confluent", OneSchema(schema)).decode(PackedBytes.pack(values)).columns
 
 
 def check_answers(stand: Stand, payments: Payments) -> int:

@@ -71,11 +71,7 @@ class Alignment:
         self._come_ms: dict[int, int] = {}  # how far each partition was read
         self._silent_polls = 0
         self.has_more = False  # that could go on at once, had it not been too much
-
-    @property
-    def held(self) -> Collection[int]:
-        """Partitions that have records waiting."""
-        return [partition for partition, waiting in self._waiting.items() if waiting.records]
+        self.held: Sequence[int] = ()  # partitions of which nothing may go on; never the one that is furthest behind
 
     @property
     def is_full(self) -> bool:
@@ -95,11 +91,12 @@ class Alignment:
             partitions: those being read. What another partition has is dropped.
         """
         passed = self._take(messages, partitions)
-        self.has_more = False
-        if not self.held:
+        self.has_more, self.held = False, ()
+        queued = {partition: waiting for partition, waiting in self._waiting.items() if waiting.records}
+        if not queued:
             return passed
         limit_ms = self._limit_ms(partitions)
-        due = [waiting for waiting in self._waiting.values() if waiting.records and waiting.times_ms[0] <= limit_ms]
+        due = [waiting for waiting in queued.values() if waiting.times_ms[0] <= limit_ms]
         until_ms = _latest_with(due, self._most, limit_ms)
         room = self._most
         for waiting in due:
@@ -107,6 +104,7 @@ class Alignment:
             room -= len(gone)
             passed += gone
         self.has_more = any(waiting.until(limit_ms) for waiting in due)
+        self.held = [partition for partition, waiting in queued.items() if waiting.records and waiting.times_ms[0] > limit_ms]
         return passed
 
     def _take(self, messages: Sequence[Record], partitions: Collection[int]) -> list[Record]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmarks.one_schema import OneSchema
 from benchmarks.peers.definition import FEATURES
 from benchmarks.peers.events import SCHEMAS, WINDOWS_DAYS, number_of
 from benchmarks.peers.peer import PeerError
@@ -115,19 +116,3 @@ def _scores(column: Column) -> Column:
 def scored_schema() -> AvroSchema:
     """The schema of the answers of all but Millrace, whose scored events have one of their own."""
     return load_schema(SCHEMAS / "scored.avsc")
-
-
-class OneSchema:
-    """A registry in which every id is the same schema."""
-
-    def __init__(self, schema: AvroSchema) -> None:
-        self._schema = schema
-
-    def schema(self, schema_id: int) -> AvroSchema:
-        return self._schema
-
-    def latest(self, subject: str) -> None:
-        return None
-
-    def register(self, subject: str, schema: AvroSchema) -> int:
-        raise NotImplementedError

@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from benchmarks.pace import send_paced
 from benchmarks.peers.peer import PeerError
 from streams.kafka import plain_producer
 from streams.settings import KafkaSettings
 
-TICK_SECONDS = 0.002
 LEAD_SECONDS = 0.5
 START_SECONDS = 60.0  # for the process to be there, with all it has to send
 END_SECONDS = 30.0
@@ -74,15 +72,4 @@ def feed(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[byt
     producer.list_topics(topic, START_SECONDS)
     report.put(0.0)
     begin = start.get(timeout=START_SECONDS)
-    late, sent = [], 0
-    while sent < len(values):
-        due = min(int((time.time() - begin) * rate) + 1, len(values))
-        if due > sent:
-            for row in range(sent, due):
-                producer.produce(topic, values[row], keys[row])
-            late.append(time.time() - (begin + sent / rate))
-            sent = due
-        producer.poll(0)
-        time.sleep(TICK_SECONDS)
-    producer.flush()
-    report.put(float(np.quantile(late, 0.99)))
+    report.put(send_paced(producer, topic, values, keys, rate, begin))

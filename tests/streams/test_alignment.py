@@ -81,6 +81,16 @@ def test_a_partition_that_left_or_was_never_ours_is_waited_for_by_nobody() -> No
     assert passed(these, [], partitions=(0,)) == [At(0, 9_000)]
 
 
+def test_what_only_waits_for_its_turn_is_not_held_back() -> None:
+    these = aligned(most=2)
+    assert passed(these, [*records(0, [100, 200, 300]), *records(1, [400, 9_000])]) == [At(0, 100), At(0, 200)]
+    assert (these.has_more, these.held) == (True, [1])
+    assert passed(these, records(0, [500])) == [At(0, 300), At(1, 400)]
+    assert (these.has_more, these.held) == (True, [1])
+    assert passed(these, []) == [At(0, 500)]
+    assert (these.has_more, these.held) == (False, [1])
+
+
 def test_errors_wait_for_nothing() -> None:
     broken = At(0, fault=KafkaError.OFFSET_OUT_OF_RANGE)
     assert passed(aligned(), [At(0, 9_000), broken]) == [broken]

@@ -36,12 +36,12 @@ def faults(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline on a Kafka and a Redis of its own, hurt all of them, and recompute every answer; exit code 1 if one is not right."""
-    facts = test_faults(pipeline, which, minutes, time.time_ns() % SEEDS if seed is None else seed, rate)
+    facts = prove(pipeline, which, minutes, time.time_ns() % SEEDS if seed is None else seed, rate)
     say(facts, as_json, faults_words)
     sys.exit(0 if facts["holds"] else 1)
 
 
-def test_faults(pipeline: Path, which: str | None, minutes: float, seed: int, rate: float) -> dict[str, Json]:
+def prove(pipeline: Path, which: str | None, minutes: float, seed: int, rate: float) -> dict[str, Json]:
     """What a run of faults comes to.
 
     Raises:
