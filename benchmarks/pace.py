@@ -1,15 +1,16 @@
-"""Pace: records sent at a constant rate, each when it is due or as soon after as can be."""
+"""Pace: records sent at a constant rate, each when it is due or as soon after as can be; or as fast as the broker takes them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from streams.kafka import Producer
 
 TICK_SECONDS = 0.002
+FULL_SECONDS = 1.0  # waited at a time for a full queue
 
 
 def send_paced(producer: Producer, topic: str, values: Sequence[bytes], keys: Sequence[bytes], rate: float, begin: float) -> float:
@@ -26,3 +27,15 @@ def send_paced(producer: Producer, topic: str, values: Sequence[bytes], keys: Se
         time.sleep(TICK_SECONDS)
     producer.flush()
     return float(np.quantile(late, 0.99))
+
+
+def send_all(producer: Producer, topic: str, values: Iterable[bytes], keys: Iterable[bytes]) -> None:
+    """Send records, and wait until the broker has them."""
+    for value, key in zip(values, keys, strict=True):
+        while True:
+            try:
+                producer.produce(topic, value, key)
+                break
+            except BufferError:  # its queue is full
+                producer.poll(FULL_SECONDS)
+    producer.flush()

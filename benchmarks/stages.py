@@ -38,6 +38,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.pace import send_all
 from benchmarks.worker import EXAMPLE, RESULTS, WARM_UP_SECONDS, Stand, cpu_seconds, events, feed, machine, scored
 from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from examples.card_fraud.train import export
@@ -61,6 +62,7 @@ LATENESS_MS = 2 * DAY_MS  # more than partitions drift apart while a backlog is 
 DELAY_MS = 7 * DAY_MS
 WINDOWS_DAYS = (1, 7, 30)
 CHECKED_TERMINALS = 200
+LOOK_SECONDS = 0.5  # a page of metrics costs a worker some milliseconds, and a look takes several
 LABEL_SCHEMA = {
     "type": "record",
     "name": "PaymentLabel",
@@ -178,12 +180,7 @@ def backlog(stand: Stand, payments: Payments, labelled: Payments) -> dict[str, i
 
 
 def _send(stand: Stand, topic: str, values: PackedBytes, keys: PackedBytes) -> None:
-    producer = plain_producer(stand.settings.kafka)
-    for number, (value, key) in enumerate(zip(values, keys, strict=True)):
-        producer.produce(topic, value, key)
-        if number % 10_000 == 0:
-            producer.poll(0)
-    producer.flush()
+    send_all(plain_producer(stand.settings.kafka), topic, values, keys)
 
 
 def drain(workers: Mapping[str, Running], wanted: Mapping[str, int]) -> dict[str, float]:
@@ -200,7 +197,7 @@ def drain(workers: Mapping[str, Running], wanted: Mapping[str, int]) -> dict[str
                 raise SystemExit(f"the worker of {name} ended")
         if begun is None and (first := done("by-terminal")) > last / 10:
             begun = time.monotonic(), first, {name: cpu_seconds(each.process) for name, each in workers.items()}
-        time.sleep(0.05)
+        time.sleep(LOOK_SECONDS)
     assert begun is not None
     rows = last - begun[1]
     used = {f"cpu_us_per_event {name}": (cpu_seconds(each.process) - begun[2][name]) / rows * 1e6 for name, each in workers.items()}

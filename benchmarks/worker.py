@@ -36,7 +36,7 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.one_schema import OneSchema
-from benchmarks.pace import send_paced
+from benchmarks.pace import send_all, send_paced
 from benchmarks.result import circumstances, command_line, keep
 from examples.card_fraud.simulate import DAY_MS, Payments, Simulator
 from examples.card_fraud.train import train
@@ -56,6 +56,8 @@ RESULTS = Path(__file__).with_name("results")
 BOUNDS = Path(__file__).with_name("bounds.json")
 WARM_UP_SECONDS = 5.0
 SLICE_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+START_LOOK_SECONDS = 0.05
 CHECKED_KEYS = 25
 
 
@@ -124,13 +126,7 @@ def preload(stand: Stand, count: int) -> Payments:
     """Send at least `count` payments; those that were sent."""
     days = int(count / stand.simulator.payments_per_day) + 1
     payments = stand.simulator.days(0, days)
-    columns = payments.columns()
-    producer, topic = plain_producer(stand.settings.kafka), stand.bound.input.name
-    for number, (value, key) in enumerate(zip(events(stand).encode(columns), payments.customer_id, strict=True)):
-        producer.produce(topic, value, key)
-        if number % 10_000 == 0:
-            producer.poll(0)
-    producer.flush()
+    send_all(plain_producer(stand.settings.kafka), stand.bound.input.name, events(stand).encode(payments.columns()), payments.customer_id)
     return payments
 
 
@@ -161,7 +157,8 @@ def drain(process: psutil.Process, began: float, count: int) -> dict[str, float]
             first = now
         if tenth is None and done > count / 10:
             tenth = (now, done, cpu_seconds(process))
-        time.sleep(0.05)
+        # Before the first, often, to see the start; then seldom: a page of metrics costs the worker some milliseconds.
+        time.sleep(LOOK_SECONDS if done else START_LOOK_SECONDS)
     assert tenth is not None
     rows = count - tenth[1]
     return {

@@ -43,6 +43,7 @@ ANSWER_SECONDS = 10.0
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 SHOWN_LINES = 12
+LOOK_SECONDS = 0.25  # a page of metrics costs a worker some milliseconds
 # What this shell says of settings is not what the workers of our own services are to run with.
 FOREIGN = re.compile(r"MILLRACE_SETTINGS|MILLRACE_\w+__\w+|(KAFKA_BOOTSTRAP_SERVERS|REDIS_URL|SCHEMA_REGISTRY_URL|LOG_LEVEL)(_FILE)?")
 
@@ -343,4 +344,4 @@ def await_answered(stand: Stand, rows: int, seconds: float) -> Iterator[tuple[fl
                 f"{done:,.0f} of {rows:,} events are final after {seconds:.0f} seconds; the worker's log ends with:\n"
                 f"{stand.workers[0].log_tail()}"
             )
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import redis
 
+from benchmarks.pace import send_all
 from benchmarks.peers.peer_process import cpu_seconds
 from streams.kafka import NewTopic, admin, plain_producer
 from streams.local import services as local
@@ -65,12 +65,7 @@ class Stand:
 
     def send(self, topic: str, values: list[bytes], keys: list[bytes]) -> None:
         """Send records, and wait until the broker has them."""
-        producer = plain_producer(self.settings, **{"linger.ms": 20})
-        for number, value, key in zip(itertools.count(), values, keys, strict=False):
-            producer.produce(topic, value, key)
-            if number % 10_000 == 0:
-                producer.poll(0)
-        producer.flush()
+        send_all(plain_producer(self.settings, **{"linger.ms": 20}), topic, values, keys)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import random
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -108,7 +108,15 @@ def recall(folder: Path) -> Service | None:
         ) from error
 
 
-def start(name: str, argv: Sequence[str], folder: Path, ports: Sequence[int], log: Path, output: Path) -> Service:
+def start(
+    name: str,
+    argv: Sequence[str],
+    folder: Path,
+    ports: Sequence[int],
+    log: Path,
+    output: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Service:
     """Start a process in a session of its own, so that Ctrl-C here does not reach it, and write its record.
 
     Args:
@@ -118,6 +126,7 @@ def start(name: str, argv: Sequence[str], folder: Path, ports: Sequence[int], lo
         ports: those it will listen on, the clients' first.
         log: the file it writes its log to.
         output: the file that its standard output and error are added to.
+        environment: variables of its own, beside those that are set here.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = [
@@ -125,7 +134,7 @@ def start(name: str, argv: Sequence[str], folder: Path, ports: Sequence[int], lo
         (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    pid = os.posix_spawn(argv[0], list(argv), os.environ, file_actions=actions, setsid=True)
+    pid = os.posix_spawn(argv[0], list(argv), {**(environment or {}), **os.environ}, file_actions=actions, setsid=True)
     service = Service(name, tuple(ports), pid, psutil.Process(pid).create_time(), str(log))
     service.remember(folder)
     return service

