@@ -15,7 +15,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
-RECORDS = (1, 10, 30, 100, 300, 1_000, 2_000, 4_000, 10_000)
+RECORDS = (1, 10, 30, 100, 300, 1_000, 2_000, 4_000, 10_000, 100_000)
 CONTENT_TYPE = "text/plain"
 
 

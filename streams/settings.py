@@ -188,7 +188,7 @@ class WorkerSettings(Section):
     """Outputs and offsets in one transaction, or outputs first and offsets after."""
     on_conflict: Literal["refuse", "rebuild", "adopt"] = "refuse"
     """What to do where committed offsets and state contradict each other."""
-    batch_records: int = Field(default=2_000, ge=1, le=100_000)
+    batch_records: int = Field(default=10_000, ge=1, le=100_000)
     """Most records taken at a time; fewer when fewer have arrived."""
     in_flight_batches: int = Field(default=3, ge=1, le=3)
     """Batches between source and commit."""

@@ -39,7 +39,8 @@ LATEST = -1  # in place of a time
 COUNT_SECONDS = 5.0
 COUNT_ANSWER_SECONDS = 0.5
 CAPTURE_SECONDS = 0.05  # asking who we are holds the interpreter until the client answers; an outdated answer costs one refused commit
-LARGE_SHARE = 0.25  # of the most records a batch may have
+LARGE_RECORDS = 500  # of a batch: from then on batches overlap
+LARGE_SHARE = 0.25  # the same, where that many are not taken at a time
 ROOM_SECONDS = 1.0  # how long a full pipeline may keep the poll waiting before the group is served without it
 
 
@@ -193,7 +194,7 @@ class Source:
         to its commit, and cost the broker a transaction for a handful of records.
         """
         deadline = time.monotonic() + ROOM_SECONDS
-        most = None if self._last_records >= self._batch_records * LARGE_SHARE else 1
+        most = None if self._last_records >= min(LARGE_RECORDS, self._batch_records * LARGE_SHARE) else 1
         while not (room := self._in_flight.room(ANSWER_SECONDS, most)) and time.monotonic() < deadline:
             self._answer()
         return room

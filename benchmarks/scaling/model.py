@@ -11,7 +11,7 @@ from benchmarks.report.read import Result
 from schemas.errors import Refused
 
 PROCESSES = ("worker", "kafka", "redis")
-MOST_RECORDS = 2_000  # `worker.batch_records`
+MOST_RECORDS = 10_000  # `worker.batch_records`
 RECORDS_A_KEY = 60
 
 
