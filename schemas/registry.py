@@ -297,6 +297,9 @@ def _client(url: str, options: dict[str, Any]) -> Any:
         return _mock_clients[url]
     except (ValueError, TypeError) as error:
         raise SettingsError(f"schema registry: {error}") from error
+    except OSError as error:  # with a certificate or a key, which it reads at once
+        files = ", ".join(f"{key}={value}" for key, value in settings.items() if key.endswith(".location"))
+        raise SettingsError(f"schema registry: {files}: {error.strerror or error}; wanted files in PEM that can be read") from error
 
 
 def _only(paths: list[Path]) -> Path:

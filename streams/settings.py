@@ -23,6 +23,8 @@ ClientKey = str | int | float | bool | SecretStr
 _SECRET_KEY = re.compile(r"password|passphrase|secret|user\.info|\.pem$|jaas|token$|oauthbearer\.config|kinit|proxy")
 _INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
+REGISTRY_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity", "cache.latest.ttl.sec")
+
 # What our guarantees rest on, and the setting that is meant instead.
 OWNED_KEYS: dict[str, str] = {
     "bootstrap.servers": "kafka.bootstrap_servers",
@@ -155,6 +157,11 @@ class RegistrySettings(Section):
     def _flat_client(cls, value: Any) -> Any:
         return flat_keys(value)
 
+    @field_validator("client")
+    @classmethod
+    def _numbers(cls, value: dict[str, ClientKey]) -> dict[str, ClientKey]:
+        return {key: _number(key, said) if key in REGISTRY_NUMBERS else said for key, said in value.items()}
+
     def place(self, otherwise: object) -> str:
         """The registry's URL or folder; `otherwise` where neither is set."""
         return self.url.get_secret_value() if self.url else self.folder or str(otherwise)
@@ -254,6 +261,14 @@ def flat_keys(value: Any) -> Any:
         else:
             flat[str(key)] = inner
     return {k: SecretStr(str(v)) if _SECRET_KEY.search(k) and not isinstance(v, SecretStr) else v for k, v in flat.items()}
+
+
+def _number(key: str, said: ClientKey) -> ClientKey:
+    """What the environment says as text, as the number that the registry's client wants; librdkafka takes either."""
+    try:
+        return float(said) if isinstance(said, str) and "." in said else int(said) if isinstance(said, str) else said
+    except ValueError:
+        raise ValueError(f"{key} is {said!r}, wanted a number") from None
 
 
 def revealed(keys: Mapping[str, ClientKey]) -> dict[str, str | int | float | bool]:

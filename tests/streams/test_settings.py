@@ -96,6 +96,7 @@ def test_a_client_key_that_guarantees_rest_on_is_refused_by_name(key: str, tmp_p
         ({"MILLRACE_KAFKA__START__X": "x"}, ["kafka.start"]),
         ({"MILLRACE_REGISTRY__URL": "http://r", "MILLRACE_REGISTRY__FOLDER": "f"}, ["registry", "one of them"]),
         ({"SCHEMA_REGISTRY_URL": "r:8081"}, ["registry.url", "http://", "registry.folder"]),
+        ({"MILLRACE_REGISTRY__CLIENT__TIMEOUT": "soon"}, ["registry.client", "timeout is 'soon', wanted a number"]),
         ({"REDIS_URL": "redis://a", "REDIS_URL_FILE": "/b"}, ["redis.url", "both"]),
         ({"REDIS_URL_FILE": "/no/such/file"}, ["redis.url", "REDIS_URL_FILE", "/no/such/file"]),
         ({"MILLRACE_SETTINGS": "/no/such.toml"}, ["/no/such.toml", "can't be read"]),
@@ -141,6 +142,12 @@ def test_a_registry_said_with_more_weight_replaces_a_folder_said_with_less(tmp_p
     registry = load_settings(file, {"SCHEMA_REGISTRY_URL": "http://r:8081"}).registry
     assert registry.folder is None
     assert registry.url is not None
+
+
+def test_numbers_of_the_registrys_client_may_stand_in_the_environment() -> None:
+    said = {"MAX_RETRIES": "0", "TIMEOUT": "0.5", "SSL_CA_LOCATION": "7"}
+    registry = load_settings(None, {f"MILLRACE_REGISTRY__CLIENT__{name}": value for name, value in said.items()}).registry
+    assert registry.client_keys == {"max.retries": 0, "timeout": 0.5, "ssl.ca.location": "7"}
 
 
 def test_a_secret_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
