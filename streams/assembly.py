@@ -17,8 +17,8 @@ from streams.batch import Batch
 from streams.commit import Commit
 from streams.constraint_counts import counting_constraints
 from streams.dead_letters import HaltLimit, Letter, Refused, Sender, as_it_came, letter
-from streams.definition.bound import Bound
-from streams.extract import Extract, ExtractHop, Read
+from streams.definition.bound import Bound, BoundLabels
+from streams.extract import Extract, ExtractHop
 from streams.frame import Line
 from streams.health import Health
 from streams.hop import HopSchema
@@ -90,7 +90,7 @@ class Parts:
         self._in_flight = InFlight(settings.worker.in_flight_batches)
         self._refusals = Refusals()
         self._transform = Transform(bound, self._open_state, self._ownership.tokens, stage)
-        self._read: Read = bound.labels if stage.kind == "labels" and bound.labels is not None else bound
+        self._read: Bound | BoundLabels = bound.labels if stage.kind == "labels" and bound.labels is not None else bound
         self._originals = Originals(lambda: plain_consumer(settings.kafka, f"{stage.group(settings.kafka)}.originals"))
         self._account = Account(
             self.metrics,
@@ -118,8 +118,7 @@ class Parts:
             yield "extract", ExtractHop(hop)
         else:
             topic_bytes = given.topics[stage.input.name].max_record_bytes
-            schema = given.bound.schema if stage.kind == "events" or given.bound.labels is None else given.bound.labels.schema
-            self._decoder = Decoder(schema, stage.input.framing, given.registry)
+            self._decoder = Decoder(self._read.schema, stage.input.framing, given.registry)
             yield (
                 "extract",
                 Extract(self._read, self._decoder, self._refusals, topic_bytes, given.settings.worker.unknown_schema_retry_seconds),
@@ -299,9 +298,7 @@ class Parts:
             state=self.stage.state_fingerprint,
             pipeline=given.bound.fingerprint,
             limit=HaltLimit(settings.dead_letters.halt_share, settings.dead_letters.halt_window_records),
-            final=self._account.final
-            if self.stage.kind != "events"
-            else counting_constraints(self._account.final, given.bound, self.metrics),
+            final=self._account.final if self.stage.kind == "hop" else counting_constraints(self._account.final, self._read, self.metrics),
             settled=self._transform.settled,
             partitions=given.topics[self.stage.input.name].partitions,
         )
@@ -316,7 +313,8 @@ class Parts:
             schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
             topic = topics[record.at.topic]
             most_bytes = given.topics[topic].max_record_bytes
-            letters.append(letter(row, record, topic, schema_id, error, refused_by, sender, now_ms, most_bytes, times))
+            is_label = given.bound.labels is not None and record.at.topic == given.bound.labels.topic.name
+            letters.append(letter(row, record, topic, schema_id, error, refused_by, sender, now_ms, most_bytes, times, is_label))
         return letters
 
 

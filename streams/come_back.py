@@ -1,19 +1,43 @@
-"""The headers of a record that came back as a dead letter: where it stood first, and whether the windows hold its event already."""
+"""The headers of a record that came back as a dead letter: where it stood first, and which windows hold its event already.
+
+A pipeline of several stages has windows over several logs. What is counted in those of a later stage is said by the name of the internal
+topic that it reads; where the record goes on to that topic, it takes along what the next stage has to know, in the same words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+Headers = Sequence[tuple[str, bytes | None]]
+
 REPLAY = "millrace.replay."  # before the name of each of them
+TOPIC = REPLAY + "topic"
+PARTITION = REPLAY + "partition"
 COUNTED = REPLAY + "counted"
 COUNTED_OFFSET = REPLAY + "counted_offset"  # under which the windows hold it
+COUNTED_AT = REPLAY + "counted_at."  # before the name of an internal topic: PARTITION@OFFSET under which its stage's windows hold it
 
 
-def counted_offset(topic: str, partition: int, headers: Sequence[tuple[str, bytes | None]]) -> int:
+def counted_offset(topic: str, partition: int, headers: Headers) -> int:
     """The offset under which a record of this partition is in its windows; -1 where its headers name another partition, or nothing."""
     said = dict(headers)
     try:
-        here = (said[REPLAY + "topic"], int(said[REPLAY + "partition"] or b"")) == (topic.encode(), partition)
+        here = (said[TOPIC], int(said[PARTITION] or b"")) == (topic.encode(), partition)
         return int(said[COUNTED_OFFSET] or b"") if here else -1
     except (KeyError, ValueError):
         return -1
+
+
+def passed_on(topic: str, headers: Headers) -> Headers:
+    """What goes along to an internal topic with a record that came back; nothing, if the stage there does not hold its event yet."""
+    further = {name: text for name, text in headers if name.startswith(COUNTED_AT)}
+    partition, at, offset = (further.pop(COUNTED_AT + topic, None) or b"").partition(b"@")
+    if not at:
+        return ()
+    return (
+        (TOPIC, topic.encode()),
+        (PARTITION, partition),
+        (COUNTED, b"true"),
+        (COUNTED_OFFSET, offset),
+        *further.items(),
+    )

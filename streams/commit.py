@@ -164,13 +164,17 @@ class Commit:
 
     def _send(self, turn: Turn, sent: Sent) -> None:
         for parcel in sent.parcels:
-            turn.send(parcel.topic, parcel.values, parcel.keys, parcel.stamps_ms)
+            if parcel.headers:
+                for _, send in _one_by_one(turn, parcel):
+                    send()
+            else:
+                turn.send(parcel.topic, parcel.values, parcel.keys, parcel.stamps_ms)
         for each in sent.letters:
             self._send_letter(turn, each)
 
     def _send_letter(self, turn: Turn, each: Letter) -> None:
         stamp_ms = int(clamped(np.array([each.timestamp_ms]), self.letter_bounds_ms[each.topic], self.now_ms())[0])
-        turn.send_letter(each.topic, each.value, each.key, stamp_ms, each.headers)
+        turn.send_one(each.topic, each.value, each.key, stamp_ms, each.headers)
 
     def _send_apart(self, turn: Turn, batch: Batch, sent: Sent) -> int | None:
         """Send each suspect in a request of its own, in its place; the row that the broker refuses, if there is one.
@@ -181,11 +185,7 @@ class Commit:
             Void: there are more suspects than a transaction has time for; those that were taken are cleared.
         """
         suspects = set(rows_at(self.refusals.suspects, batch))
-        ways: list[tuple[int, Callable[[], None]]] = [
-            (row, partial(turn.send, parcel.topic, [value], [key], [stamp]))
-            for parcel in sent.parcels
-            for row, value, key, stamp in zip(parcel.rows.tolist(), parcel.values, parcel.keys, parcel.stamps_ms, strict=True)
-        ]
+        ways = [way for parcel in sent.parcels for way in _one_by_one(turn, parcel)]
         ways += [(each.row, partial(self._send_letter, turn, each)) for each in sent.letters]
         deadline = time.monotonic() + HUNT_SECONDS
         for row, send in ways:
@@ -230,3 +230,9 @@ class Commit:
             else:
                 at = batch.address(row)
                 raise TooManyRefused(f"the broker takes no dead letter of {at}, not even one without key and value") from error
+
+
+def _one_by_one(turn: Turn, parcel: Parcel) -> Iterator[tuple[int, Callable[[], None]]]:
+    """The rows of a parcel in their order, each with what sends its record."""
+    for row, value, key, stamp_ms in zip(parcel.rows.tolist(), parcel.values, parcel.keys, parcel.stamps_ms, strict=True):
+        yield row, partial(turn.send_one, parcel.topic, value, key, stamp_ms, parcel.headers.get(row, ()))

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from schemas.constraints_check import field_types
 from schemas.constraints_watch import Watch
 from streams.batch import Batch
-from streams.definition.bound import Bound
+from streams.definition.bound import Bound, BoundLabels
 from streams.metrics import Metrics
 
 Final = Callable[[Batch, float], None]
 
 
-def counting_constraints(final: Final, bound: Bound, metrics: Metrics) -> Final:
-    """What is called with each batch that is final, and counts records that constraints look at, too.
+def counting_constraints(final: Final, read: Bound | BoundLabels, metrics: Metrics) -> Final:
+    """What is called with each batch that is final, and counts records that constraints look at, too: events, or labels.
 
     Replayed batches were counted when they were final. `unique` goes by what this worker has seen: a partition that moves to another
     one is looked at anew there.
     """
-    if bound.constraints is None:
+    if read.constraints is None:
         return final
-    watch = Watch(bound.constraints, field_types(bound.schema), (bound.event_time.column,))
+    watch = Watch(read.constraints, field_types(read.schema), (read.event_time.column,))
     if watch.is_empty:
         return final
 

@@ -22,6 +22,7 @@ CONNECT = "__connect.errors."
 OURS = "millrace."
 HEADER_ROOM_BYTES = 65_536  # how much larger than its record a letter may be
 MOST_WORDS = 2_000
+BEHIND_WINDOWS = ("model", "produce")  # what refuses rows that the windows hold
 BAREST = 2  # refusals after which a letter has neither value, key nor the original headers
 
 
@@ -80,8 +81,9 @@ def letter(
     now_ms: int,
     max_bytes: int,
     times_refused: int,
+    is_label: bool = False,
 ) -> Letter:
-    """The dead letter of one row.
+    """The dead letter of one row; no window counts one that is a label.
 
     What is larger than the dead letters' topic takes, or was refused before, is left out: first the value, then key and original
     headers as well. Sizes and SHA-256 stand in for them, and the address says where the record itself is.
@@ -111,7 +113,7 @@ def letter(
                 "timestamp_ms": refused.arrived_ms,
                 "first_seen_ms": now_ms,
                 "attempt": 1,
-                "counted": "true" if stage in ("model", "produce") else "false",
+                "counted": "true" if stage in BEHIND_WINDOWS and not is_label else "false",
                 "feature_fingerprint": sender.feature_fingerprint,
                 "model_version": sender.model_version,
             },

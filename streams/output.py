@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,17 +16,27 @@ EARLIEST_STAMP_MS = 1  # of a record
 CLOCK_MARGIN_MS = 60_000
 
 Keys = Callable[[Batch, Ints], Sequence[bytes | None]]
+Headers = Sequence[tuple[str, bytes | None]]
+GoAlong = Callable[[Batch, Ints], Mapping[int, Headers]]
+
+
+def _nothing(batch: Batch, rows: Ints) -> Mapping[int, Headers]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Records on their way to one topic: values, keys and timestamps, and the rows of the batch they were made of."""
+    """Records on their way to one topic: values, keys and timestamps, and the rows of the batch they were made of.
+
+    Few records have headers; they stand by row.
+    """
 
     topic: str
     rows: Ints
     values: Sequence[bytes]
     keys: Sequence[bytes | None]
     stamps_ms: Sequence[int]
+    headers: Mapping[int, Headers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class Output:
         keys: of the records of some rows.
         event_time: the column that stamps them.
         bounds_ms: how far before and after now the topic takes timestamps.
+        headers: by row, those of the records that have any.
         abreast: whether a batch's partitions go out in the order of their records' arrival, and not one after the other.
     """
 
@@ -49,6 +60,7 @@ class Output:
     keys: Keys
     event_time: str
     bounds_ms: tuple[int, int]
+    headers: GoAlong = _nothing
     abreast: bool = False
 
     def parcel(self, batch: Batch, now_ms: int) -> Parcel:
@@ -60,7 +72,8 @@ class Output:
             rows = rows[np.argsort(_arrivals(batch)[rows], kind="stable")]
         values = list(self.encoder.encode(self.columns(batch), rows))
         event_ms = numbers(self.event_time, batch.columns[self.event_time])[rows]
-        return Parcel(self.topic, rows, values, self.keys(batch, rows), clamped(event_ms, self.bounds_ms, now_ms).tolist())
+        stamps_ms = clamped(event_ms, self.bounds_ms, now_ms).tolist()
+        return Parcel(self.topic, rows, values, self.keys(batch, rows), stamps_ms, self.headers(batch, rows))
 
 
 def _arrivals(batch: Batch) -> Ints:

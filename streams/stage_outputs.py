@@ -10,10 +10,11 @@ import numpy as np
 from schemas.codec import Encoder
 from schemas.columns import Columns, Ints
 from streams.batch import Batch
+from streams.come_back import passed_on
 from streams.definition.bound import Bound
 from streams.hop import HopSchema, Origins, texts
 from streams.kafka import TopicFacts
-from streams.output import Output, as_read
+from streams.output import Headers, Output, as_read
 from streams.planning.stage import Stage, fed_by
 from streams.scored_event import Stamp, scored_columns
 
@@ -39,17 +40,27 @@ def _hop_output(bound: Bound, stage: Stage, reader: Stage, topics: Mapping[str, 
     event_time = bound.labels.event_time if stage.kind == "labels" and bound.labels is not None else bound.event_time
 
     def columns(batch: Batch) -> Columns:
-        return columns_of(batch.columns, _origins(batch))
+        return columns_of(batch.columns, origins_of(batch))
 
     def keys(batch: Batch, rows: Ints) -> Sequence[bytes | None]:
         found = hop.keys(batch.columns)
         return [found[row] for row in rows.tolist()]
 
     topic = reader.input.name
-    return Output(topic, hop.encoder(), columns, keys, event_time.column, topics[topic].clamp_bounds_ms(), abreast=True)
+    bounds_ms = topics[topic].clamp_bounds_ms()
+    return Output(topic, hop.encoder(), columns, keys, event_time.column, bounds_ms, partial(_go_along, topic), abreast=True)
 
 
-def _origins(batch: Batch) -> Origins:
+def _go_along(topic: str, batch: Batch, rows: Ints) -> Mapping[int, Headers]:
+    """What the next stage has to know of events that came back as dead letters, if it holds them."""
+    if batch.first_offsets is None:
+        return {}
+    found = {row: passed_on(topic, batch.headers(row)) for row in rows[batch.first_offsets[rows] >= 0].tolist()}
+    return {row: headers for row, headers in found.items() if headers}
+
+
+def origins_of(batch: Batch) -> Origins:
+    """Where a batch's rows came from, and what is known of each beside its columns."""
     n = len(batch)
     partitions, offsets = batch.entered_at
     return Origins(

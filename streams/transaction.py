@@ -42,7 +42,7 @@ class Turn(Protocol):
     def send(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes | None], timestamps_ms: Iterable[int]) -> None:
         """Queue records. A record too large for the client is remembered, and makes the commit void."""
 
-    def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
+    def send_one(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
         """Queue one record with headers."""
 
     def settled(self) -> bool:
@@ -89,7 +89,7 @@ class _Sending:
             except KafkaException as error:
                 self._note(cause(error), value)
 
-    def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
+    def send_one(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
         try:
             self.producer.produce(topic, value, key, on_delivery=self._failed, timestamp=timestamp_ms, headers=list(headers))
         except KafkaException as error:

@@ -11,10 +11,12 @@ from schemas.errors import SettingsError
 from streams.commands.common import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
 
 if TYPE_CHECKING:
+    from streams.definition.inlet import Inlet
     from streams.dlq.letters import Choice
 
 app = typer.Typer(help="Refused records: why, and the way back.", no_args_is_help=True)
 
+Labels = Annotated[bool, typer.Option("--labels", help="Those of the labels, not of the events.")]
 Reasons = Annotated[list[str] | None, typer.Option("--reason", metavar="WORD", help="Refused for this reason.", show_default=False)]
 Rules = Annotated[list[str] | None, typer.Option("--rule", metavar="NAME", help="Refused by this rule.", show_default=False)]
 Fields = Annotated[list[str] | None, typer.Option("--field", metavar="PATH", help="Refused for this field.", show_default=False)]
@@ -28,6 +30,12 @@ Function = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 Why = Annotated[str, typer.Option(metavar="TEXT", help="For the audit record.")]
 By = Annotated[str, typer.Option(metavar="NAME", help="For the audit record; by default user@host.")]
+
+
+def _inlet(pipeline: Path, which: str | None, labels: bool) -> Inlet:
+    from streams.definition.inlet import Inlet
+
+    return Inlet.of(bound_of(pipeline, which), labels)
 
 
 def _choice(
@@ -56,6 +64,7 @@ def _choice(
 def ls(
     pipeline: PipelineFile,
     which: Which = None,
+    labels: Labels = False,
     reason: Reasons = None,
     rule: Rules = None,
     field: Fields = None,
@@ -69,7 +78,7 @@ def ls(
     from streams.dlq.view import list_letters, list_words
 
     choice = _choice(reason, rule, field, schema, since, until, None)
-    say(list_letters(bound_of(pipeline, which), settings_of(settings), choice), as_json, list_words)
+    say(list_letters(_inlet(pipeline, which, labels), settings_of(settings), choice), as_json, list_words)
 
 
 @app.command("show")
@@ -80,19 +89,21 @@ def show(
         typer.Argument(metavar="PARTITION@OFFSET", help="Where the letter is in the dead-letter topic; see `dlq ls`.", show_default=False),
     ],
     which: Which = None,
+    labels: Labels = False,
     settings: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter: why it was refused, where it came from, and what it says."""
     from streams.dlq.view import show_letter, show_words
 
-    say(show_letter(bound_of(pipeline, which), settings_of(settings), at), as_json, show_words)
+    say(show_letter(_inlet(pipeline, which, labels), settings_of(settings), at), as_json, show_words)
 
 
 @app.command("stats")
 def stats(
     pipeline: PipelineFile,
     which: Which = None,
+    labels: Labels = False,
     reason: Reasons = None,
     rule: Rules = None,
     field: Fields = None,
@@ -107,7 +118,7 @@ def stats(
     from streams.dlq.replay import stats
 
     choice = _choice(reason, rule, field, schema, since, until, None)
-    say(stats(bound_of(pipeline, which), settings_of(settings), choice), as_json, stats_words)
+    say(stats(_inlet(pipeline, which, labels), settings_of(settings), choice), as_json, stats_words)
 
 
 @app.command("fix")
@@ -115,6 +126,7 @@ def fix(
     pipeline: PipelineFile,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write them; not there yet.", show_default=False)],
     which: Which = None,
+    labels: Labels = False,
     reason: Reasons = None,
     rule: Rules = None,
     field: Fields = None,
@@ -131,13 +143,14 @@ def fix(
     from streams.dlq.replay import Wanted, copies
 
     wanted = Wanted(_choice(reason, rule, field, schema, since, until, at), function)
-    say(copies(bound_of(pipeline, which), settings_of(settings), wanted, out), as_json, copies_words)
+    say(copies(_inlet(pipeline, which, labels), settings_of(settings), wanted, out), as_json, copies_words)
 
 
 @app.command("replay")
 def replay(
     pipeline: PipelineFile,
     which: Which = None,
+    labels: Labels = False,
     reason: Reasons = None,
     rule: Rules = None,
     field: Fields = None,
@@ -155,18 +168,19 @@ def replay(
     settings: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send open letters that would pass now back to the input, each once; safe to interrupt and to repeat."""
+    """Send open letters that would pass now back to their topic, each once; safe to interrupt and to repeat."""
     from streams.commands.dlq_words import replay_words
     from streams.dlq.replay import Wanted, replay
 
     wanted = Wanted(_choice(reason, rule, field, schema, since, until, at), function, edited, why, by)
-    say(replay(bound_of(pipeline, which), settings_of(settings), wanted, dry_run), as_json, replay_words)
+    say(replay(_inlet(pipeline, which, labels), settings_of(settings), wanted, dry_run), as_json, replay_words)
 
 
 @app.command("discard")
 def discard(
     pipeline: PipelineFile,
     which: Which = None,
+    labels: Labels = False,
     reason: Reasons = None,
     rule: Rules = None,
     field: Fields = None,
@@ -190,4 +204,4 @@ def discard(
         raise SettingsError("say which letters to discard: --reason, --rule, --field, --schema, --since, --until, --at; or --all alone")
     if not why and not dry_run:
         raise SettingsError("letters are discarded for a reason: give it with --why")
-    say(discard(bound_of(pipeline, which), settings_of(settings), Wanted(choice, why=why, by=by), dry_run), as_json, discard_words)
+    say(discard(_inlet(pipeline, which, labels), settings_of(settings), Wanted(choice, why=why, by=by), dry_run), as_json, discard_words)

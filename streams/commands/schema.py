@@ -143,6 +143,7 @@ def validate(
     pipeline: Annotated[
         Path | None, typer.Option("--pipeline-file", metavar="FILE", help="All that a pipeline asks of its events.", show_default=False)
     ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Of the pipeline's labels, not its events.")] = False,
     constraints: ConstraintsFile = None,
     environment: Annotated[str, typer.Option(metavar="NAME", help="Of the constraints.")] = "SERVING",
     baseline: Annotated[
@@ -163,6 +164,7 @@ def validate(
     _check_libraries()
     from schemas.constraints_check import field_types
     from schemas.errors import SettingsError
+    from streams.definition.inlet import Inlet
     from streams.schema.diff import statistics_of
     from streams.schema.source import open_source
     from streams.schema.stats import write_new
@@ -174,10 +176,12 @@ def validate(
     if pipeline is not None:
         if schema is not None or constraints is not None or environment != "SERVING":
             raise SettingsError("--pipeline-file says which schema, constraints and environment; wanted it, or --schema")
-        bound = bound_of(pipeline, None)
-        how = replace(how, schema=bound.schema, folder=bound.schema_folder, framing=how.framing or bound.input.framing)
-        against = Against.of_pipeline(bound)
+        inlet = Inlet.of(bound_of(pipeline, None), labels)
+        how = replace(how, schema=inlet.schema, folder=inlet.bound.schema_folder, framing=how.framing or inlet.topic.framing)
+        against = Against.of_pipeline(inlet)
         opened = open_source(source, how)
+    elif labels:
+        raise SettingsError("--labels are a pipeline's; wanted --pipeline-file as well")
     else:
         opened = open_source(source, how)
         against = Against.of(field_types(opened.schema), _constraints(schema, constraints, environment, source[0]), opened.name)

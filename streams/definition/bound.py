@@ -20,7 +20,14 @@ from schemas.errors import DefinitionError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
 from schemas.reject import MOST_RULES
 from schemas.rules import Rule
-from streams.definition.bound_constraints import bind_constraints, refuse_absent, rules_of, with_defaults
+from streams.definition.bound_constraints import (
+    bind_constraints,
+    fields_named,
+    label_fields_named,
+    refuse_absent,
+    rules_of,
+    with_defaults,
+)
 from streams.definition.event_columns import EventColumn, event_columns
 from streams.definition.implicit_rules import implicit_rules, label_rules
 from streams.definition.pipeline import Model, Pipeline, Topic, repeated
@@ -68,19 +75,23 @@ class BoundLabels:
 
     Attributes:
         topic: where they come from.
-        schema: of its values.
+        written_schema: what producers write and registries know.
+        schema: the same, with the defaults of the topic's environment.
         columns: of a label, by name.
         event_time: which of them is the event's own time.
         value: which of them is the label.
-        rules: what a label must be; the order gives the reject codes.
+        rules: what a label must be, implicit ones first, then those of the constraints; the order gives the reject codes.
+        constraints: beside the schema, in the topic's environment; None = there are none.
     """
 
     topic: Topic
+    written_schema: AvroSchema
     schema: AvroSchema
     columns: Mapping[str, EventColumn]
     event_time: EventTime
     value: str
     rules: tuple[Rule, ...]
+    constraints: Constraints | None = None
 
     @property
     def event_id(self) -> str:
@@ -253,7 +264,7 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
         DefinitionError: the pipeline names what is not there, or uses a column for what it can't be.
     """
     constraints = bind_constraints(pipeline.input, folder)
-    refuse_absent(pipeline, constraints)
+    refuse_absent(fields_named(pipeline), constraints)
     schema = with_defaults(load_schema(folder / _given(pipeline.input.schema)), constraints)
     columns = event_columns(schema)
     check = _Names(pipeline, columns, pipeline.input)
@@ -267,12 +278,17 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     features = FeatureSet(tuple(check.model_input(name, event_time) for name in pipeline.model.inputs))
     rules = (*implicit_rules(pipeline, columns, event_time.column), *pipeline.rules)
     rules = (*rules, *rules_of(pipeline.input, schema, constraints, event_time.column, rules))
+    _check_rules(f"pipeline {pipeline.name!r}", rules)
+    return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels, constraints)
+
+
+def _check_rules(whose: str, rules: tuple[Rule, ...]) -> None:
+    """Rules are told apart by name, and each has a reject code."""
     twice = repeated(rule.name for rule in rules)
     if twice:
-        raise DefinitionError(f"pipeline {pipeline.name!r}: two rules are named {twice!r}; rename yours")
+        raise DefinitionError(f"{whose}: two rules are named {twice!r}; rename yours")
     if len(rules) > MOST_RULES:
-        raise DefinitionError(f"pipeline {pipeline.name!r}: {len(rules)} rules with the implicit ones, wanted {MOST_RULES} at most")
-    return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels, constraints)
+        raise DefinitionError(f"{whose}: {len(rules)} rules with the implicit ones, wanted {MOST_RULES} at most")
 
 
 def describe_labels(labels: BoundLabels) -> dict[str, Json]:
@@ -396,7 +412,7 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
     """Hold a pipeline's labels against their schema, and against the entities that count them.
 
     Raises:
-        SchemaError: the schema file is missing or broken.
+        SchemaError: the schema file or its constraints are missing or broken.
         DefinitionError: an entity counts labels and there are none, or the other way round, or a field is missing or of another type.
     """
     counting = [entity for entity in pipeline.entities if entity.has_labels]
@@ -409,7 +425,10 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
     topic, value = pipeline.labels.topic, pipeline.labels.value
     if not counting:
         raise DefinitionError(f"pipeline {pipeline.name!r} reads labels from {topic.name!r}, and no entity counts them; add LabelCount()")
-    schema = load_schema(folder / _given(topic.schema))
+    constraints = bind_constraints(topic, folder)
+    refuse_absent(label_fields_named(pipeline), constraints)
+    written = load_schema(folder / _given(topic.schema))
+    schema = with_defaults(written, constraints)
     columns = event_columns(schema)
     check = _Names(pipeline, columns, topic)
     event_time = check.event_time()
@@ -422,9 +441,10 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
         for name in entity.key_columns:
             check.label_key(entity, name, event[name])
     keys = [name for entity in counting for name in entity.key_columns]
-    return BoundLabels(
-        topic, schema, columns, event_time, value, label_rules(columns, _given(topic.event_id), keys, event_time.column, value)
-    )
+    rules = label_rules(columns, _given(topic.event_id), keys, event_time.column, value)
+    rules = (*rules, *rules_of(topic, schema, constraints, event_time.column, rules))
+    _check_rules(f"labels {topic.name!r}", rules)
+    return BoundLabels(topic, written, schema, columns, event_time, value, rules, constraints)
 
 
 def _made_of(entity: Entity, pipeline: Pipeline, fields: Mapping[str, EventColumn]) -> dict[str, Json]:

@@ -67,15 +67,19 @@ def rules_of(
     return rules
 
 
-def refuse_absent(pipeline: Pipeline, constraints: Constraints | None) -> None:
+def refuse_absent(named: Iterable[tuple[str, str]], constraints: Constraints | None) -> None:
     """What an environment does not have is used nowhere: a label would be learned from, and be missing where it counts.
+
+    Args:
+        named: who names a field, and the field.
+        constraints: of the topic it is a field of.
 
     Raises:
         DefinitionError: something names it; says who, and where it is.
     """
     if constraints is None or not constraints.absent:
         return
-    for what, name in _named(pipeline):
+    for what, name in named:
         if name in constraints.absent:
             raise DefinitionError(
                 f"{what} uses {name!r}, which is not there in {constraints.environment}: "
@@ -83,15 +87,33 @@ def refuse_absent(pipeline: Pipeline, constraints: Constraints | None) -> None:
             )
 
 
-def _named(pipeline: Pipeline) -> Iterable[tuple[str, str]]:
-    """What the pipeline names, and as what."""
-    roles: Mapping[str, str | None] = {role: getattr(pipeline.input, role) for role in ("key", "event_id", "event_time")}
-    yield from ((f"topic {pipeline.input.name!r}: {role}", name) for role, name in roles.items() if name)
+def fields_named(pipeline: Pipeline) -> Iterable[tuple[str, str]]:
+    """What the pipeline names of its events, and as what."""
+    yield from _roles(pipeline.input)
     for rule in pipeline.rules:
         yield from ((f"rule {rule.name!r}", name) for name in rule.columns)
     for entity in pipeline.entities:
         yield from ((f"entity {entity.name!r}", name) for name in entity.columns_needed)
     yield from ((f"model {pipeline.model.name!r}", name) for name in pipeline.model.inputs)
+
+
+def label_fields_named(pipeline: Pipeline) -> Iterable[tuple[str, str]]:
+    """What the pipeline names of its labels, and as what."""
+    labels = pipeline.labels
+    if labels is None:
+        return
+    yield from _roles(labels.topic)
+    for role, name in (("value", labels.value), ("time", labels.time)):
+        if name is not None:
+            yield f"labels {labels.topic.name!r}: {role}", name
+    for entity in pipeline.entities:
+        if entity.has_labels:
+            yield from ((f"entity {entity.name!r}", name) for name in entity.key_columns)
+
+
+def _roles(topic: Topic) -> Iterable[tuple[str, str]]:
+    roles: Mapping[str, str | None] = {role: getattr(topic, role) for role in ("key", "event_id", "event_time")}
+    yield from ((f"topic {topic.name!r}: {role}", name) for role, name in roles.items() if name)
 
 
 def _with_default(field: Field, constraints: Constraints) -> Field:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.constraints_rules import is_constraint
 from schemas.features import Json
-from streams.definition.bound import Bound, describe_labels
+from streams.definition.bound import Bound, BoundLabels, describe_labels
 from transforms.entity import Entity
 
 
@@ -32,13 +32,18 @@ def describe(bound: Bound) -> dict[str, Json]:
             "columns": {name: str(column) for name, column in bound.columns.items()},
         },
         "constraints": None if bound.constraints is None else bound.constraints.describe(),
-        "labels": None if bound.labels is None else {"topic": bound.labels.topic.name, **describe_labels(bound.labels)},
+        "labels": None if bound.labels is None else _labels(bound.labels),
         "rules": rules,
         "derived": [derived.describe() for derived in bound.pipeline.derived],
         "entities": [_entity(entity) for entity in bound.pipeline.entities],
         "features": features,
         "include_features": bound.pipeline.include_features,
     }
+
+
+def _labels(labels: BoundLabels) -> Json:
+    constraints = None if labels.constraints is None else labels.constraints.describe()
+    return {"topic": labels.topic.name, "constraints": constraints, **describe_labels(labels)}
 
 
 def _entity(entity: Entity) -> Json:

@@ -96,8 +96,6 @@ class Labels:
         if not isinstance(self.topic, Topic):
             raise DefinitionError(f"labels: their topic should be a Topic, not {self.topic!r}")
         _check_input("labels", self.topic)
-        if self.topic.constraints is not None:
-            raise DefinitionError(f"labels {self.topic.name!r}: constraints={self.topic.constraints!r}, and constraints are for events")
         for role in ("value", "time"):
             name = getattr(self, role)
             if (name is not None or role == "value") and (not isinstance(name, str) or not name):

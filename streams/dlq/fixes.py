@@ -22,7 +22,7 @@ from schemas.features import Json
 from schemas.json_record import as_it_travels, json_of_record, record_of_json
 from schemas.registry import Registry
 from streams.dead_letters import OURS
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.letters import Place, StoredLetter, place_of, read_record
 from streams.dlq.second_look import HEADER_BYTES, Draft, Verdict
 from streams.settings import KafkaSettings
@@ -81,22 +81,21 @@ class ColumnFix:
 
     Args:
         place: ``FILE.py:FUNCTION``.
-        bound: the pipeline.
+        inlet: where the records come in.
         registry: knows the writers' schemas.
-        schema_id: of the input's own schema, which the changed events are written with.
+        schema_id: of the inlet's own schema, which the changed events are written with.
         before: makes the drafts that are changed.
 
     Raises:
         DefinitionError: there is no such function.
     """
 
-    def __init__(self, place: str, bound: Bound, registry: Registry, schema_id: int, before: Fix) -> None:
+    def __init__(self, place: str, inlet: Inlet, registry: Registry, schema_id: int, before: Fix) -> None:
         self.name = place
         self._function = _function(place)
-        self._bound = bound
         self._before = before
-        self._decoder = Decoder(bound.schema, bound.input.framing, registry)
-        self._encoder = Encoder(bound.schema, bound.input.framing, schema_id)
+        self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
+        self._encoder = Encoder(inlet.schema, inlet.topic.framing, schema_id)
 
     def takes(self, letter: StoredLetter) -> bool:
         return self._before.takes(letter)
@@ -136,19 +135,19 @@ class EditedCopies:
 
     Args:
         file: the copies.
-        bound: the pipeline.
-        prefix: what stands before the Avro bytes of the input's values.
+        inlet: where the records come in.
+        prefix: what stands before the Avro bytes of its values.
         before: makes the drafts that are changed.
 
     Raises:
         SchemaError: the file can't be read, or a line of it is no copy of a letter.
     """
 
-    def __init__(self, file: Path, bound: Bound, prefix: bytes, before: Fix) -> None:
+    def __init__(self, file: Path, inlet: Inlet, prefix: bytes, before: Fix) -> None:
         self.name = file.name
         self._prefix = prefix
         self._before = before
-        self._to_record, self._plain = record_of_json(bound.schema), as_it_travels(bound.schema)
+        self._to_record, self._plain = record_of_json(inlet.schema), as_it_travels(inlet.schema)
         self.copies = _copies(file)
 
     def takes(self, letter: StoredLetter) -> bool:
@@ -178,18 +177,18 @@ class EditedCopies:
         return Draft(letter, key, value, changed=(key, value) != (draft.key, draft.value))
 
 
-def write_copies(verdicts: Sequence[Verdict], bound: Bound, registry: Registry, out: TextIO) -> None:
+def write_copies(verdicts: Sequence[Verdict], inlet: Inlet, registry: Registry, out: TextIO) -> None:
     """Write drafts as copies to be edited, a JSON object a line; what can't be read as an event goes out as its bytes."""
-    told = _Telling(bound, registry)
+    told = _Telling(inlet, registry)
     for verdict in verdicts:
         out.write(json.dumps(told(verdict), ensure_ascii=False) + "\n")
 
 
 class _Telling:
-    def __init__(self, bound: Bound, registry: Registry) -> None:
-        self._bound, self._registry = bound, registry
-        self._decoder = Decoder(bound.schema, bound.input.framing, registry)
-        self._reader, self._json = as_it_travels(bound.schema), json_of_record(bound.schema)
+    def __init__(self, inlet: Inlet, registry: Registry) -> None:
+        self._inlet, self._registry = inlet, registry
+        self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
+        self._reader, self._json = as_it_travels(inlet.schema), json_of_record(inlet.schema)
 
     def __call__(self, verdict: Verdict) -> dict[str, Json]:
         draft = verdict.draft
@@ -211,10 +210,10 @@ class _Telling:
     def _event(self, value: bytes | None) -> Json:
         if value is None or self._decoder.decode(PackedBytes.pack([value])).rejected[0]:
             return None
-        if self._bound.input.framing == "bare":
-            writer, body = self._bound.schema, value
+        if self._inlet.topic.framing == "bare":
+            writer, body = self._inlet.schema, value
         else:
-            writer, body = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big")) or self._bound.schema, value[HEADER_BYTES:]
+            writer, body = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big")) or self._inlet.schema, value[HEADER_BYTES:]
         event: Json = self._json(read_value(body, as_it_travels(writer), self._reader))
         return event
 

@@ -11,7 +11,7 @@ from schemas.errors import SettingsError, TopicError
 from streams.batch import Address
 from streams.come_back import COUNTED
 from streams.dead_letters import CONNECT, OURS, Header
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.kafka import (
     ANSWER_SECONDS,
     OFFSET_BEGINNING,
@@ -147,12 +147,12 @@ class Choice:
         """Whether nothing narrows it."""
         return self == Choice()
 
-    def takes(self, letter: StoredLetter, bound: Bound) -> bool:
+    def takes(self, letter: StoredLetter, inlet: Inlet) -> bool:
         """Whether a letter is meant."""
         return (
             (not self.reasons or letter.reason in self.reasons)
             and (not self.rules or (letter.stage == "rule" and letter.reason in self.rules))
-            and (not self.fields or bool(self.fields & fields_at_fault(letter, bound)))
+            and (not self.fields or bool(self.fields & fields_at_fault(letter, inlet)))
             and (not self.schema_ids or letter.schema_id in self.schema_ids)
             and (self.since_ms is None or letter.refused_ms >= self.since_ms)
             and (self.until_ms is None or letter.refused_ms < self.until_ms)
@@ -160,11 +160,11 @@ class Choice:
         )
 
 
-def fields_at_fault(letter: StoredLetter, bound: Bound) -> frozenset[str]:
+def fields_at_fault(letter: StoredLetter, inlet: Inlet) -> frozenset[str]:
     """The fields that a letter was refused for: those its rule looks at, the one that could not be read, the key's."""
     if letter.reason in ("key_mismatch", "null_key"):
-        return frozenset({bound.key})
-    for rule in bound.rules:
+        return frozenset({inlet.read.key})
+    for rule in inlet.read.rules:
         if rule.name == letter.reason:
             return frozenset(rule.columns)
     found = re.search(rf"{re.escape(letter.reason)}: ([\w.]+), at byte ", letter.message)
@@ -196,26 +196,26 @@ def moment_ms(text: str) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def read_letters(bound: Bound, settings: KafkaSettings) -> Iterator[StoredLetter]:
+def read_letters(inlet: Inlet, settings: KafkaSettings) -> Iterator[StoredLetter]:
     """Every letter that is in the topic when we begin, partition by partition in the order they arrive.
 
     Raises:
         TopicError: there is no dead-letter topic.
         KafkaDown: the broker does not answer.
     """
-    return (StoredLetter.read(message) for message in read_topic(settings, bound.input.dead_letters))
+    return (StoredLetter.read(message) for message in read_topic(settings, inlet.topic.dead_letters))
 
 
-def read_letter(bound: Bound, settings: KafkaSettings, place: Place) -> StoredLetter:
+def read_letter(inlet: Inlet, settings: KafkaSettings, place: Place) -> StoredLetter:
     """The letter that lies at a place.
 
     Raises:
         TopicError: there is none.
         KafkaDown: the broker does not answer.
     """
-    message = read_record(settings, Address(bound.input.dead_letters, *place))
+    message = read_record(settings, Address(inlet.topic.dead_letters, *place))
     if message is None:
-        raise TopicError(f"no letter at {bound.input.dead_letters}[{place[0]}]@{place[1]}; see `millrace dlq ls`")
+        raise TopicError(f"no letter at {inlet.topic.dead_letters}[{place[0]}]@{place[1]}; see `millrace dlq ls`")
     return StoredLetter.read(message)
 
 

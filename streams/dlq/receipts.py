@@ -15,7 +15,7 @@ from typing import Literal
 
 from schemas.errors import TopicError
 from schemas.features import Json
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.letters import Place, StoredLetter, read_topic
 from streams.kafka import admin, topic_id
 from streams.planning.topics import FOREVER_MS, TopicPlan, create_topics, existing
@@ -136,38 +136,38 @@ class Ledger:
         return told
 
 
-def audit_topic(bound: Bound) -> str:
-    """Where the receipts of a pipeline's letters lie.
+def audit_topic(inlet: Inlet) -> str:
+    """Where the receipts of an inlet's letters lie.
 
     Raises:
         TopicError: the broker takes no name that long.
     """
-    name = f"{bound.input.dead_letters}.audit"
+    name = f"{inlet.topic.dead_letters}.audit"
     if len(name) > LONGEST_TOPIC_NAME:
-        raise TopicError(f"the receipts of {bound.input.dead_letters} would lie in {name}, whose {len(name)} characters are too many")
+        raise TopicError(f"the receipts of {inlet.topic.dead_letters} would lie in {name}, whose {len(name)} characters are too many")
     return name
 
 
-def make_audit_topic(bound: Bound, settings: KafkaSettings) -> None:
+def make_audit_topic(inlet: Inlet, settings: KafkaSettings) -> None:
     """Make the topic of the receipts, unless it is there.
 
     Raises:
         TopicError: the broker refuses it.
         KafkaDown: the broker does not answer.
     """
-    plan = TopicPlan("receipts", audit_topic(bound), 1, {"cleanup.policy": "delete", "retention.ms": str(FOREVER_MS)})
+    plan = TopicPlan("receipts", audit_topic(inlet), 1, {"cleanup.policy": "delete", "retention.ms": str(FOREVER_MS)})
     create_topics(admin(settings), (plan,))
 
 
-def read_ledger(bound: Bound, settings: KafkaSettings) -> Ledger:
+def read_ledger(inlet: Inlet, settings: KafkaSettings) -> Ledger:
     """The receipts about the dead-letter topic that is there now; none where nothing was ever dealt with.
 
     Raises:
         TopicError: there is no dead-letter topic, or something else writes to the topic of the receipts.
         KafkaDown: the broker does not answer.
     """
-    client, name = admin(settings), audit_topic(bound)
-    letters = topic_id(client, bound.input.dead_letters)
+    client, name = admin(settings), audit_topic(inlet)
+    letters = topic_id(client, inlet.topic.dead_letters)
     if not existing(client, (name,)):
         return Ledger(())
     found = []

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,18 +16,19 @@ from schemas.errors import SettingsError
 from schemas.features import Json
 from schemas.registry import open_registry
 from streams.come_back import REPLAY
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.fixes import AsTheyAre, ColumnFix, EditedCopies, Fix, write_copies
 from streams.dlq.letters import Choice, StoredLetter, read_letters
+from streams.dlq.passages import Passages
 from streams.dlq.receipts import Action, Ledger, Run, read_ledger
 from streams.dlq.returning import Sending, chunks
 from streams.dlq.second_look import HEADER_BYTES, SecondLook, Verdict
 from streams.kafka import TopicFacts, admin, topic_facts
-from streams.planning.stage import stages
 from streams.producer.send_file import wire_prefix
 from streams.settings import Settings
 
 RETURN_BYTES = 1_024  # that the headers of a return take, at most, with the record's own frame
+STAGE_BYTES = 320  # likewise, for each further stage whose windows hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +51,23 @@ class Wanted:
 
 
 class Desk:
-    """A pipeline's letters, and everything to judge them by."""
+    """The letters of an inlet, and everything to judge them by."""
 
-    def __init__(self, bound: Bound, settings: Settings, wanted: Wanted) -> None:
+    def __init__(self, inlet: Inlet, settings: Settings, wanted: Wanted) -> None:
         if wanted.function and wanted.edited:
             raise SettingsError("a function and edited copies at once; wanted one of them, and the other in a second run")
-        self.bound, self.settings, self.wanted = bound, settings, wanted
-        self.input: TopicFacts = topic_facts(admin(settings.kafka), (bound.input.name,))[bound.input.name]
-        self.registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
+        self.inlet, self.settings, self.wanted = inlet, settings, wanted
+        self.topic: TopicFacts = topic_facts(admin(settings.kafka), (inlet.topic.name,))[inlet.topic.name]
+        self.registry = open_registry(settings.registry.place(inlet.bound.schema_folder), settings.registry.client_keys)
 
     @cached_property
     def _prefix(self) -> bytes:
-        return wire_prefix(self.bound, self.settings)
+        return wire_prefix(self.inlet, self.settings)
 
     @cached_property
     def look(self) -> SecondLook:
         """What judges."""
-        return SecondLook(self.bound, self.registry, self._prefix, self.input.max_record_bytes)
+        return SecondLook(self.inlet, self.registry, self._prefix, self.topic.max_record_bytes)
 
     @cached_property
     def fix(self) -> Fix:
@@ -74,50 +75,63 @@ class Desk:
         as_they_are = AsTheyAre(self.settings.kafka)
         if self.wanted.function:
             schema_id = int.from_bytes(self._prefix[1:HEADER_BYTES], "big")
-            return ColumnFix(self.wanted.function, self.bound, self.registry, schema_id, as_they_are)
+            return ColumnFix(self.wanted.function, self.inlet, self.registry, schema_id, as_they_are)
         if self.wanted.edited:
-            return EditedCopies(self.wanted.edited, self.bound, self._prefix, as_they_are)
+            return EditedCopies(self.wanted.edited, self.inlet, self._prefix, as_they_are)
         return as_they_are
 
     def letters(self) -> Iterator[StoredLetter]:
         """All of them."""
-        return read_letters(self.bound, self.settings.kafka)
+        return read_letters(self.inlet, self.settings.kafka)
 
     def meant(self, letter: StoredLetter, ledger: Ledger) -> bool:
         """Whether the run is about a letter: an open one that was chosen."""
-        return ledger.fate(letter.place) is None and self.wanted.choice.takes(letter, self.bound) and self.fix.takes(letter)
+        return ledger.fate(letter.place) is None and self.wanted.choice.takes(letter, self.inlet) and self.fix.takes(letter)
 
     def judge(self, letters: Sequence[StoredLetter]) -> list[Verdict]:
         """What would become of letters now, changed as the run wants it."""
-        return [self._place(verdict) for verdict in self.look(self.fix(letters))] if letters else []
+        return self._traced([self._placed(verdict) for verdict in self.look(self.fix(letters))]) if letters else []
 
-    def _place(self, verdict: Verdict) -> Verdict:
+    @cached_property
+    def _passages(self) -> Passages:
+        return Passages(self.inlet.bound, self.settings, self.topic)
+
+    def _placed(self, verdict: Verdict) -> Verdict:
+        """Stays where its topic has no room for it."""
         source = verdict.draft.letter.source
         if not verdict.passes or source is None:
             return verdict
-        if source.topic != self.bound.input.name:
-            return Verdict(verdict.draft, "not_replayable", f"its record is {source}, and the input is {self.bound.input.name}")
-        if source.partition >= self.input.partitions:
-            words = f"its record is {source}, and {self.input.name} has {self.input.partitions} partitions now"
-            return Verdict(verdict.draft, "not_replayable", words)
-        if verdict.draft.counted and len(stages(self.bound, self.input.partitions)) > 1:
-            words = (
-                "the windows of several stages hold its event: only a pipeline of one stage can score it again without counting it twice"
-            )
+        if source.topic != self.inlet.topic.name:
+            return Verdict(verdict.draft, "not_replayable", f"its record is {source}, wanted one of {self.inlet.topic.name}")
+        if source.partition >= self.topic.partitions:
+            words = f"its record is {source}, and {self.topic.name} has {self.topic.partitions} partitions now"
             return Verdict(verdict.draft, "not_replayable", words)
         draft = verdict.draft
         size = len(draft.value or b"") + len(draft.key or b"") + sum(len(name) + len(text or b"") for name, text in draft.letter.given)
-        if size + RETURN_BYTES > self.input.max_record_bytes:
-            words = f"with the headers of its return it has about {size + RETURN_BYTES} bytes, and {self.input.name} takes "
-            return Verdict(draft, "not_replayable", f"{words}{self.input.max_record_bytes}")
+        size += RETURN_BYTES + (STAGE_BYTES * len(self._passages.hops) if draft.counted else 0)
+        if size > self.topic.max_record_bytes:
+            words = f"with the headers of its return it has about {size} bytes, and {self.topic.name} takes "
+            return Verdict(draft, "not_replayable", f"{words}{self.topic.max_record_bytes}")
         return verdict
+
+    def _traced(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Those that windows hold, with what later stages have to know; one of which that can't be known stays."""
+        rows = [row for row, verdict in enumerate(verdicts) if verdict.passes and verdict.draft.counted]
+        if not rows or not self._passages.hops:
+            return verdicts
+        traced = list(verdicts)
+        for row, passage in zip(rows, self._passages([verdicts[row].draft.letter for row in rows]), strict=True):
+            traced[row] = replace(verdicts[row], counted_at=passage.counted_at)
+            if passage.trouble:
+                traced[row] = Verdict(verdicts[row].draft, "not_replayable", passage.trouble)
+        return traced
 
     def sending(self, action: Action) -> Sending:
         """Begins a run."""
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
         by = self.wanted.by or f"{getpass.getuser()}@{socket.gethostname()}"
-        run = Run(name, action, by, self.wanted.why, self.fix.name, self.bound.fingerprint)
-        return Sending(self.bound, self.settings.kafka, self.input, run)
+        run = Run(name, action, by, self.wanted.why, self.fix.name, self.inlet.bound.fingerprint)
+        return Sending(self.inlet, self.settings.kafka, self.topic, run)
 
 
 @dataclass(slots=True)
@@ -156,8 +170,8 @@ class Tally:
         }
 
 
-def replay(bound: Bound, settings: Settings, wanted: Wanted, dry_run: bool = False) -> dict[str, Json]:
-    """Send the chosen letters that would pass now back to the input; the others stay.
+def replay(inlet: Inlet, settings: Settings, wanted: Wanted, dry_run: bool = False) -> dict[str, Json]:
+    """Send the chosen letters that would pass now back to where they came in; the others stay.
 
     All are judged before the first is sent: a function that raises stops the run with nothing done.
 
@@ -166,9 +180,9 @@ def replay(bound: Bound, settings: Settings, wanted: Wanted, dry_run: bool = Fal
         SettingsError, DefinitionError, SchemaError: the run, its function or its edited copies make no sense.
         RetryLater: broker or registry do not answer; the same run again goes on where it was.
     """
-    desk = Desk(bound, settings, wanted)
+    desk = Desk(inlet, settings, wanted)
     if dry_run:
-        return {**_survey(desk, read_ledger(bound, settings.kafka)).told(), "dry_run": True, "replayed": 0}
+        return {**_survey(desk, read_ledger(inlet, settings.kafka)).told(), "dry_run": True, "replayed": 0}
     with desk.sending("replayed") as sending:
         tally, ledger = _survey(desk, sending.ledger), sending.ledger
 
@@ -179,15 +193,15 @@ def replay(bound: Bound, settings: Settings, wanted: Wanted, dry_run: bool = Fal
     return {**tally.told(), "dry_run": False, "replayed": done, "run": sending.run.name}
 
 
-def discard(bound: Bound, settings: Settings, wanted: Wanted, dry_run: bool = False) -> dict[str, Json]:
+def discard(inlet: Inlet, settings: Settings, wanted: Wanted, dry_run: bool = False) -> dict[str, Json]:
     """Close the chosen letters for good: they stay where they are, and no replay takes them.
 
     Raises:
         TopicError: a topic is missing.
         KafkaDown: the broker does not answer.
     """
-    desk = Desk(bound, settings, wanted)
-    ledger = read_ledger(bound, settings.kafka)
+    desk = Desk(inlet, settings, wanted)
+    ledger = read_ledger(inlet, settings.kafka)
     chosen = Counter(letter.reason for letter in desk.letters() if desk.meant(letter, ledger))
     facts: dict[str, Json] = {"chosen": chosen.total(), "by_reason": dict(chosen), "dry_run": dry_run, "discarded": 0}
     if not dry_run:
@@ -202,39 +216,39 @@ def discard(bound: Bound, settings: Settings, wanted: Wanted, dry_run: bool = Fa
     return facts
 
 
-def copies(bound: Bound, settings: Settings, wanted: Wanted, out: Path) -> dict[str, Json]:
+def copies(inlet: Inlet, settings: Settings, wanted: Wanted, out: Path) -> dict[str, Json]:
     """Write the chosen letters to a file, to be edited and given to `replay`; a function, if there is one, has changed them.
 
     Raises:
         SettingsError: the file is there already, or can't be written.
     """
-    desk, tally = Desk(bound, settings, wanted), Tally()
-    ledger = read_ledger(bound, settings.kafka)
+    desk, tally = Desk(inlet, settings, wanted), Tally()
+    ledger = read_ledger(inlet, settings.kafka)
     try:
         with out.open("x", encoding="utf-8") as file:
             for letters in chunks(letter for letter in desk.letters() if desk.meant(letter, ledger)):
                 verdicts = desk.judge(letters)
                 tally.note(verdicts)
-                write_copies(verdicts, bound, desk.registry, file)
+                write_copies(verdicts, inlet, desk.registry, file)
     except OSError as error:
         raise SettingsError(f"{out} can't be written: {error.strerror}; wanted a file that is not there yet") from error
     return {**tally.told(), "file": str(out)}
 
 
-def stats(bound: Bound, settings: Settings, choice: Choice) -> dict[str, Json]:
+def stats(inlet: Inlet, settings: Settings, choice: Choice) -> dict[str, Json]:
     """What there is, what became of it, and the runs that did it.
 
     Raises:
         TopicError: there is no dead-letter topic.
         KafkaDown: the broker does not answer.
     """
-    ledger = read_ledger(bound, settings.kafka)
+    ledger = read_ledger(inlet, settings.kafka)
     fates: dict[tuple[str, str], Counter[str]] = {}
     again = 0
     first_ms, last_ms = 0, 0
     schemas: Counter[int] = Counter()
-    for letter in read_letters(bound, settings.kafka):
-        if not choice.takes(letter, bound):
+    for letter in read_letters(inlet, settings.kafka):
+        if not choice.takes(letter, inlet):
             continue
         fates.setdefault((letter.stage, letter.reason), Counter())[ledger.fate(letter.place) or "open"] += 1
         schemas[letter.schema_id] += 1
@@ -244,7 +258,7 @@ def stats(bound: Bound, settings: Settings, choice: Choice) -> dict[str, Json]:
             last_ms = max(last_ms, letter.refused_ms)
     words = ("open", "replayed", "discarded")
     return {
-        "topic": bound.input.dead_letters,
+        "topic": inlet.topic.dead_letters,
         "letters": sum(count.total() for count in fates.values()),
         **{word: sum(count[word] for count in fates.values()) for word in words},
         "refused_again": again,

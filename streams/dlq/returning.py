@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from streams.come_back import COUNTED, COUNTED_OFFSET, REPLAY
+from streams.come_back import COUNTED, COUNTED_AT, COUNTED_OFFSET, REPLAY
 from streams.dead_letters import Header
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.letters import StoredLetter
 from streams.dlq.receipts import Receipt, Run, audit_topic, make_audit_topic, read_ledger
 from streams.dlq.second_look import Verdict
@@ -54,15 +54,20 @@ def chunks(letters: Iterable[StoredLetter]) -> Iterator[list[StoredLetter]]:
         yield chunk
 
 
+def group_of(inlet: Inlet, kafka: KafkaSettings) -> str:
+    """The group whose offsets say up to where letters are dealt with."""
+    return f"{kafka.group or inlet.bound.name}{'.labels' if inlet.is_labels else ''}.dlq"
+
+
 class Sending:
     """One run's producer and receipts. Entering it ends whatever an earlier run left open; a later run ends this one."""
 
-    def __init__(self, bound: Bound, kafka: KafkaSettings, given: TopicFacts, run: Run) -> None:
+    def __init__(self, inlet: Inlet, kafka: KafkaSettings, given: TopicFacts, run: Run) -> None:
         """
         Args:
-            bound: the pipeline.
+            inlet: whose letters they are.
             kafka: where its topics are.
-            given: the input, as the broker has it.
+            given: its topic, as the broker has it.
             run: what its receipts say.
 
         Raises:
@@ -70,18 +75,18 @@ class Sending:
             KafkaDown: the broker does not answer.
         """
         self.run = run
-        self._bound = bound
+        self._inlet = inlet
         self._input = given
-        self._topic_id = topic_id(admin(kafka), bound.input.dead_letters)
-        make_audit_topic(bound, kafka)
+        self._topic_id = topic_id(admin(kafka), inlet.topic.dead_letters)
+        make_audit_topic(inlet, kafka)
         room = given.max_record_bytes + RECEIPT_ROOM_BYTES
-        self._producer: Producer = transactional_producer(kafka, f"{bound.name}-dlq", room)
-        self._group = plain_consumer(kafka, f"{kafka.group or bound.name}.dlq")
+        self._producer: Producer = transactional_producer(kafka, f"{inlet.bound.name}-dlq{'-labels' if inlet.is_labels else ''}", room)
+        self._group = plain_consumer(kafka, group_of(inlet, kafka))
         self._failure: KafkaError | None = None
         self._first_open: dict[int, int] = {}
         self._open_transaction = False
         self._insist("begin", lambda: self._producer.init_transactions(ATTEMPT_SECONDS))
-        self.ledger = read_ledger(bound, kafka)
+        self.ledger = read_ledger(inlet, kafka)
 
     def __enter__(self) -> Sending:
         return self
@@ -124,7 +129,7 @@ class Sending:
             ends[partition] = offset + 1
             if letter.place not in closed and self.ledger.fate(letter.place) is None:
                 self._first_open.setdefault(partition, offset)
-        topic = self._bound.input.dead_letters
+        topic = self._inlet.topic.dead_letters
         return [TopicPartition(topic, p, min(end, self._first_open.get(p, end))) for p, end in ends.items()]
 
     def _commit(self, closed: Sequence[StoredLetter], sent: Sequence[Verdict], offsets: list[TopicPartition]) -> None:
@@ -137,7 +142,7 @@ class Sending:
             self._open_transaction = True
             for verdict in sent:
                 self._send(verdict, now_ms)
-            producer.produce(audit_topic(self._bound), receipt.dump(), self.run.name.encode(), on_delivery=self._delivered)
+            producer.produce(audit_topic(self._inlet), receipt.dump(), self.run.name.encode(), on_delivery=self._delivered)
             passing("before_commit")
             self._insist(
                 "offsets",
@@ -161,7 +166,7 @@ class Sending:
         before, after = (bound - min(CLOCK_MARGIN_MS, bound // 2) for bound in self._input.clamp_bounds_ms())
         stamp_ms = min(max(draft.letter.timestamp_ms, now_ms - before, 1), now_ms + after)
         self._producer.produce(
-            self._bound.input.name,
+            self._inlet.topic.name,
             draft.value,
             draft.key,
             partition,
@@ -201,5 +206,6 @@ def returning_headers(verdict: Verdict, run: Run) -> Iterator[Header]:
     if letter.counted:
         # What came back and was counted then is held under that offset for good; else this record was the first to be counted.
         yield COUNTED_OFFSET, before.get(COUNTED_OFFSET, str(source.offset).encode())
+        yield from ((COUNTED_AT + topic, f"{partition}@{offset}".encode()) for topic, (partition, offset) in verdict.counted_at.items())
     yield REPLAY + "reason", letter.reason.encode()
     yield REPLAY + "run", run.name.encode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.registry import Registry
 from streams.batch import Batch, Span
-from streams.definition.bound import Bound
-from streams.dlq.letters import StoredLetter
+from streams.definition.inlet import Inlet
+from streams.dlq.letters import Place, StoredLetter
 from streams.extract import Extract
 from streams.refusal import refusal
 from streams.refusals import Refusals
@@ -46,11 +46,15 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What would become of a draft; `reason` is empty where it would pass."""
+    """What would become of a draft; `reason` is empty where it would pass.
+
+    `counted_at` says, by internal topic, under which place there the windows of later stages hold its event.
+    """
 
     draft: Draft
     reason: str = ""
     detail: str = ""
+    counted_at: Mapping[str, Place] = field(default_factory=dict)
 
     @property
     def passes(self) -> bool:
@@ -71,18 +75,18 @@ class SecondLook:
     A score can't be foreseen: what the model or the broker refused passes here when its bytes and rules are sound.
 
     Args:
-        bound: the pipeline.
+        inlet: where the records come in.
         registry: knows the writers' schemas.
         prefix: what stands before the Avro bytes of values that are written anew.
-        max_record_bytes: what the input takes.
+        max_record_bytes: what its topic takes.
     """
 
-    def __init__(self, bound: Bound, registry: Registry, prefix: bytes, max_record_bytes: int) -> None:
-        self._bound = bound
+    def __init__(self, inlet: Inlet, registry: Registry, prefix: bytes, max_record_bytes: int) -> None:
+        self._inlet = inlet
         self._registry = registry
         self._prefix = prefix
-        self._decoder = Decoder(bound.schema, bound.input.framing, registry)
-        self._extract = Extract(bound, self._decoder, _Unlearned(), max_record_bytes, unknown_schema_retry_seconds=0)
+        self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
+        self._extract = Extract(inlet.read, self._decoder, _Unlearned(), max_record_bytes, unknown_schema_retry_seconds=0)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Verdict]:
         """One verdict for each draft, in their order.
@@ -92,11 +96,11 @@ class SecondLook:
         """
         verdicts = [Verdict(draft, "not_replayable", draft.trouble) for draft in drafts]
         rows = [place for place, draft in enumerate(drafts) if not draft.trouble]
-        batch = self._extract(_batch(self._bound, [drafts[place] for place in rows]))
+        batch = self._extract(_batch(self._inlet, [drafts[place] for place in rows]))
         for row, place in enumerate(rows):
             draft = drafts[place]
             if batch.rejected[row]:
-                error, _ = refusal(self._bound, self._decoder, batch, row)
+                error, _ = refusal(self._inlet.read, self._decoder, batch, row)
                 verdicts[place] = Verdict(draft, error.reason, error.detail)
             elif draft.changed and draft.counted:
                 detail = "the windows hold its event as it was: it can come back as it is, not as another"
@@ -112,14 +116,14 @@ class SecondLook:
         value = draft.value or b""
         writer = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big"))
         assert writer is not None, "it was decoded just now"
-        record = read_value(value[HEADER_BYTES:], writer.parsed, self._bound.schema.parsed)
-        return replace(draft, value=self._prefix + write_value(record, self._bound.schema.parsed))
+        record = read_value(value[HEADER_BYTES:], writer.parsed, self._inlet.schema.parsed)
+        return replace(draft, value=self._prefix + write_value(record, self._inlet.schema.parsed))
 
 
-def _batch(bound: Bound, drafts: Sequence[Draft]) -> Batch:
+def _batch(inlet: Inlet, drafts: Sequence[Draft]) -> Batch:
     n = len(drafts)
     return Batch(
-        spans=(Span(bound.input.name, 0, 0, n, 0, n),),
+        spans=(Span(inlet.topic.name, 0, 0, n, 0, n),),
         offsets=np.arange(n, dtype=np.int64),
         arrived_ms=np.array([draft.letter.timestamp_ms for draft in drafts], np.int64),
         keys=[draft.key for draft in drafts],

@@ -15,12 +15,12 @@ from schemas.features import Json
 from schemas.json_record import as_it_travels
 from schemas.registry import Registry, open_registry
 from streams.dead_letters import OURS
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.letters import Choice, place_of, read_letter, read_letters, text_of
 from streams.settings import Settings
 
 
-def list_letters(bound: Bound, settings: Settings, choice: Choice) -> dict[str, Json]:
+def list_letters(inlet: Inlet, settings: Settings, choice: Choice) -> dict[str, Json]:
     """Count the letters that are in the topic now, by stage and reason, with the place of the first and the last of each.
 
     Raises:
@@ -30,8 +30,8 @@ def list_letters(bound: Bound, settings: Settings, choice: Choice) -> dict[str, 
     counts: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], str] = {}
     last: dict[tuple[str, str], str] = {}
-    for letter in read_letters(bound, settings.kafka):
-        if not choice.takes(letter, bound):
+    for letter in read_letters(inlet, settings.kafka):
+        if not choice.takes(letter, inlet):
             continue
         reason = letter.stage, letter.reason
         counts[reason] += 1
@@ -41,10 +41,10 @@ def list_letters(bound: Bound, settings: Settings, choice: Choice) -> dict[str, 
         {"stage": stage, "reason": reason, "letters": count, "first": first[stage, reason], "last": last[stage, reason]}
         for (stage, reason), count in counts.most_common()
     ]
-    return {"topic": bound.input.dead_letters, "letters": counts.total(), "reasons": reasons}
+    return {"topic": inlet.topic.dead_letters, "letters": counts.total(), "reasons": reasons}
 
 
-def show_letter(bound: Bound, settings: Settings, at: str) -> dict[str, Json]:
+def show_letter(inlet: Inlet, settings: Settings, at: str) -> dict[str, Json]:
     """One letter: its headers, its key, and its value as text or as the words that say why there is none.
 
     Raises:
@@ -52,10 +52,10 @@ def show_letter(bound: Bound, settings: Settings, at: str) -> dict[str, Json]:
         TopicError: there is no letter.
         KafkaDown: the broker does not answer.
     """
-    letter = read_letter(bound, settings.kafka, place_of(at))
-    registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
+    letter = read_letter(inlet, settings.kafka, place_of(at))
+    registry = open_registry(settings.registry.place(inlet.bound.schema_folder), settings.registry.client_keys)
     return {
-        "at": f"{bound.input.dead_letters}[{letter.place[0]}]@{letter.place[1]}",
+        "at": f"{inlet.topic.dead_letters}[{letter.place[0]}]@{letter.place[1]}",
         "record": str(letter.source) if letter.source else None,
         "stage": letter.stage,
         "reason": letter.reason,
@@ -63,22 +63,22 @@ def show_letter(bound: Bound, settings: Settings, at: str) -> dict[str, Json]:
         "key": text_of(letter.key),
         "timestamp": _iso(letter.said.get(OURS + "timestamp_ms")),
         "value_hex": None if letter.value is None else letter.value.hex(),
-        "value": told_value(bound, registry, letter.value),
+        "value": told_value(inlet, registry, letter.value),
         "context": dict(letter.said),
         "headers": {name: text_of(text) or "" for name, text in letter.given},
     }
 
 
-def told_value(bound: Bound, registry: Registry, value: bytes | None) -> Json:
-    """What the value says: the event, or in words why its bytes are none."""
+def told_value(inlet: Inlet, registry: Registry, value: bytes | None) -> Json:
+    """What the value says: the event or label, or in words why its bytes are none."""
     if value is None:
         return "none: the record had no value, or the letter had no room for it"
-    decoder = Decoder(bound.schema, bound.input.framing, registry)
+    decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
     if decoder.decode(PackedBytes.pack([value])).rejected[0]:
         return str(decoder.explain(value).detail)
-    if bound.input.framing == "bare":
-        return _told(read_value(value, as_it_travels(bound.schema)))
-    writer = registry.schema(int.from_bytes(value[1:5], "big")) or bound.schema
+    if inlet.topic.framing == "bare":
+        return _told(read_value(value, as_it_travels(inlet.schema)))
+    writer = registry.schema(int.from_bytes(value[1:5], "big")) or inlet.schema
     return _told(read_value(value[5:], as_it_travels(writer)))
 
 

@@ -25,6 +25,7 @@ from schemas.registry import open_registry
 from schemas.reject import Reject
 from streams.batch import Address
 from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.dlq.view import told_value
 from streams.explain.find import sources_of
 from streams.explain.log import LogReader, parse_address
@@ -243,7 +244,7 @@ class _Explanation:
                 "reader_fingerprint": self.bound.schema.fingerprint,
             },
             "size_bytes": int(batch.raw.ends[0] - batch.raw.starts[0]),
-            "fields": told_value(self.bound, registry, None if record is None else record.value()),
+            "fields": told_value(Inlet.of(self.bound, labels=False), registry, None if record is None else record.value()),
             "came_back": first.came_back_from >= 0,
         }
 

@@ -47,7 +47,7 @@ def create(bound: Bound, settings: Settings, partitions: int | None = None, repl
     ]
     written = [(bound.input, bound.written_schema), (bound.output, output_schema(bound))]
     if bound.labels is not None:
-        written.append((bound.labels.topic, bound.labels.schema))
+        written.append((bound.labels.topic, bound.labels.written_schema))
     schemas: list[Json] = [_registered(registry, topic, schema) for topic, schema in written if topic.framing == "confluent"]
     trouble: list[Json] = [{"topic": f.topic, "fatal": f.fatal, "finding": f.words} for f in findings(bound, facts)]
     return {"pipeline": bound.name, "topics": topics, "schemas": schemas, "findings": trouble}

@@ -9,13 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from schemas.avro import AvroSchema
-from schemas.errors import DefinitionError, RecordError, SchemaError
+from schemas.errors import RecordError, SchemaError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
 from schemas.registry import open_registry, registered_id
 from streams.definition.bound import Bound
-from streams.definition.pipeline import Topic
+from streams.definition.inlet import Inlet
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, admin, cause, plain_producer, topic_facts
 from streams.settings import Settings
 
@@ -46,8 +45,9 @@ def send_file(
         TopicError: the input topic is missing.
         KafkaDown: the broker does not take them.
     """
-    topic, schema = _target(bound, labels)
-    prefix = _prefix(bound, settings, topic, schema)
+    inlet = Inlet.of(bound, labels)
+    topic, schema = inlet.topic, inlet.written_schema
+    prefix = wire_prefix(inlet, settings)
     facts = topic_facts(admin(settings.kafka), (topic.name,))[topic.name]
     sending = _Sending(plain_producer(settings.kafka, facts.max_record_bytes), topic.name, prefix)
     begun = time.monotonic()
@@ -64,29 +64,18 @@ def send_file(
     }
 
 
-def wire_prefix(bound: Bound, settings: Settings) -> bytes:
-    """What stands before the Avro bytes of the input's records.
+def wire_prefix(inlet: Inlet, settings: Settings) -> bytes:
+    """What stands before the Avro bytes of an inlet's records.
 
     Raises:
         SchemaError: its schema is not the registered one.
         RetryLater: the registry does not answer.
     """
-    return _prefix(bound, settings, bound.input, bound.written_schema)
-
-
-def _target(bound: Bound, labels: bool) -> tuple[Topic, AvroSchema]:
-    if not labels:
-        return bound.input, bound.written_schema
-    if bound.labels is None:
-        raise DefinitionError(f"pipeline {bound.name!r} has no labels to send to")
-    return bound.labels.topic, bound.labels.schema
-
-
-def _prefix(bound: Bound, settings: Settings, topic: Topic, schema: AvroSchema) -> bytes:
+    topic = inlet.topic
     if topic.framing == "bare":
         return b""
-    registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
-    schema_id, state = registered_id(registry, topic.subject, schema)
+    registry = open_registry(settings.registry.place(inlet.bound.schema_folder), settings.registry.client_keys)
+    schema_id, state = registered_id(registry, topic.subject, inlet.written_schema)
     if schema_id is None:
         raise SchemaError(f"the schema of {topic.name} {state}; `millrace topics create` registers the pipeline's")
     return b"\0" + schema_id.to_bytes(4, "big")

@@ -32,7 +32,8 @@ from schemas.features import Json
 from schemas.reject import Reject, label
 from schemas.rules import Rule, check
 from schemas.statistics import Statistics
-from streams.definition.bound import Bound, EventTime
+from streams.definition.bound import EventTime
+from streams.definition.inlet import Inlet
 from streams.offline.build import MANIFEST
 from streams.schema.diff import Comparison, compare, findings_of
 from streams.schema.source import Rows, Source
@@ -69,9 +70,10 @@ class Against:
         return cls(what, constraint_rules(constraints, types), constraints)
 
     @classmethod
-    def of_pipeline(cls, bound: Bound) -> Against:
-        """All that a pipeline asks of its events."""
-        return cls(f"pipeline {bound.name}", bound.rules, bound.constraints, bound.event_time, bound.key)
+    def of_pipeline(cls, inlet: Inlet) -> Against:
+        """All that a pipeline asks of its events, or of its labels."""
+        read = inlet.read
+        return cls(inlet.words, read.rules, read.constraints, read.event_time, read.key)
 
 
 @dataclass

@@ -101,7 +101,10 @@ class StageScene(Scene):
 
     def delete_inputs(self) -> None:
         """Delete all that is on the input, as its retention would."""
-        name = self.bound.input.name
+        self.delete_all_of(self.bound.input.name)
+
+    def delete_all_of(self, name: str) -> None:
+        """Delete all that is on a topic."""
         client = self.broker.admin
         for answer in client.delete_records([TopicPartition(name, p, -1) for p in range(self.partitions)]).values():
             answer.result()

@@ -17,6 +17,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from streams.definition.inlet import Inlet
 from streams.dlq.letters import Choice
 from streams.dlq.replay import Desk, Wanted
 from streams.kafka import KafkaDown, TopicPartition, plain_consumer
@@ -254,7 +255,7 @@ def test_of_two_runs_at_a_time_the_later_one_sends_and_the_earlier_one_ends(scen
     scene.send_payments([*payments(3), *payments(30, first=3, currency="USD")])
     let_run(scene)
     function = f"{written(scene.folder, 'fixes.py', EUROS)}:euros"
-    earlier, later = (Desk(scene.bound, scene.settings, Wanted(Choice(), function)) for _ in range(2))
+    earlier, later = (Desk(Inlet.of(scene.bound, labels=False), scene.settings, Wanted(Choice(), function)) for _ in range(2))
     with earlier.sending("replayed") as first:
         with later.sending("replayed") as second:
             assert second.every(later.letters(), later.judge, 30) == 30

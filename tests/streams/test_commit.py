@@ -38,6 +38,7 @@ class Broker:
     def __init__(self, told: list[str]) -> None:
         self.told = told
         self.sent: list[tuple[str, bytes | None, int]] = []
+        self.headers: dict[bytes | None, Sequence[Header]] = {}  # by value
         self.offsets: list[TopicPartition] = []
         self.member: Any = None
         self.refuse: list[bytes] | None = None  # None = commit; else void, with these refused
@@ -49,8 +50,9 @@ class Broker:
     def send(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes | None], timestamps_ms: Iterable[int]) -> None:
         self.sent += [(topic, value, at) for value, _, at in zip(values, keys, timestamps_ms, strict=True)]
 
-    def send_letter(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
+    def send_one(self, topic: str, value: bytes | None, key: bytes | None, timestamp_ms: int, headers: Sequence[Header]) -> None:
         self.sent.append((topic, value, timestamp_ms))
+        self.headers[value] = headers
 
     def settled(self) -> bool:
         return not any(value in (self.refuse or ()) for _, value, _ in self.sent)
@@ -156,6 +158,17 @@ def test_refused_schemas_travel_with_the_offset() -> None:
     bench.refusals.refuse_schema(3, 9, 2)
     bench.commit(bench.scored(3))
     assert CommitNote.load(bench.broker.offsets[0].metadata) == CommitNote("s" * 16, {9: 2}, "p" * 16)
+
+
+def test_a_record_with_headers_goes_out_in_its_place_among_the_others() -> None:
+    bench = Bench()
+    bench.commit(bench.scored(3))
+    alike = bench.broker.sent
+    bench.commit.outputs = [replace(output, headers=lambda batch, rows: {1: (("came", b"back"),)}) for output in bench.commit.outputs]
+    bench.token = bench.ownership.grant(3)
+    bench.commit(bench.scored(3))
+    assert bench.broker.sent == alike
+    assert [bench.broker.headers[value] for _, value, _ in alike] == [(), (("came", b"back"),), ()]
 
 
 def test_a_void_transaction_leaves_the_state_where_it_was() -> None:

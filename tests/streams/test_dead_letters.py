@@ -15,9 +15,9 @@ SENDER = Sender("card_fraud", "worker-1", "00ff00ff00ff00ff", "7")
 ERROR = RecordError("amount_in_range", "amount is -1.0, wanted 0 to 50000")
 
 
-def write(value: bytes | None, *, max_bytes: int = 10_000, times_refused: int = 0, stage: str = "rule") -> Letter:
+def write(value: bytes | None, *, max_bytes: int = 10_000, times_refused: int = 0, stage: str = "rule", is_label: bool = False) -> Letter:
     batch = batch_of([b"first", value], [b"k0", b"k1"], headers=[("traceparent", b"00-1-2-01"), ("empty", None)])
-    return letter(1, as_it_came(batch, 1), "payments.dlq", -1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, times_refused)
+    return letter(1, as_it_came(batch, 1), "payments.dlq", -1, ERROR, stage, SENDER, 1_700_000_001_000, max_bytes, times_refused, is_label)
 
 
 def test_key_value_and_headers_are_the_originals_byte_for_byte() -> None:
@@ -43,6 +43,8 @@ def test_the_headers_say_where_it_came_from_and_why_it_is_here() -> None:
 def test_a_letter_says_whether_its_event_is_counted_in_the_windows() -> None:
     assert dict(write(b"raw", stage="rule").headers)["millrace.counted"] == b"false"
     assert dict(write(b"raw", stage="model").headers)["millrace.counted"] == b"true"
+    assert dict(write(b"raw", stage="produce").headers)["millrace.counted"] == b"true"
+    assert dict(write(b"raw", stage="produce", is_label=True).headers)["millrace.counted"] == b"false"
 
 
 def test_a_tombstones_letter_is_a_tombstone() -> None:

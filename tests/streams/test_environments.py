@@ -16,8 +16,9 @@ from schemas.errors import DefinitionError, SchemaError
 from streams.definition.bound import Bound
 from streams.definition.describe import describe
 from streams.definition.load import load_bound
-from tests.streams.command_line import Run, payment, runner
+from tests.streams.command_line import Run, payment, runner, written
 from tests.streams.payment import bound_pipeline, write_pipeline
+from tests.streams.staged import write_staged
 
 OPTIONAL: dict[str, Any] = {"label": ["null", "boolean"], "channel": "string"}
 HEAD = "format: 1\nversion: 3\nowner: us\ndescription: words\n"
@@ -123,6 +124,94 @@ def test_constraints_change_the_pipelines_fingerprint_and_their_version_does_not
     assert load_bound(tmp_path / "pipeline.py").fingerprint == before
     file.write_text(file.read_text().replace("[0, 500]", "[0, 501]"))
     assert load_bound(tmp_path / "pipeline.py").fingerprint != before
+
+
+# --- labels ---
+
+
+LABEL_SAID = """
+event_time: event_time
+fields:
+  label_time: {default: 5}
+  merchant.terminal_id: {regex: "T[0-9]+"}
+  payment_id: {unique: 30d}
+relations:
+  - {name: told_after_the_payment, holds: event_time <= label_time}
+"""
+
+
+TIME = {"type": "long", "logicalType": "timestamp-millis"}
+GONE = {'event_id="payment_id"),\n    value': 'event_id="payment_id", constraints="gone.yaml"),\n    value'}
+
+
+def labelled(folder: Path, said: str = LABEL_SAID, changes: dict[str, str] | None = None) -> Path:
+    """The pipeline of three stages with constraints beside the schema of its labels."""
+    file = write_staged(folder, changes, {"fraud": ["null", "boolean"], "label_time": ["null", TIME]})
+    schema = json.loads((folder / "payment-labels.avsc").read_text())
+    for each in schema["fields"]:
+        if isinstance(each["type"], list):
+            each["default"] = None
+    (folder / "payment-labels.avsc").write_text(json.dumps(schema))
+    (folder / "payment-labels.constraints.yaml").write_text(HEAD + said)
+    return file
+
+
+def test_labels_have_constraints_of_their_own(tmp_path: Path) -> None:
+    bound = load_bound(labelled(tmp_path))
+    assert bound.constraints is None and bound.labels is not None
+    assert [rule.name for rule in bound.labels.rules[-2:]] == ["merchant_terminal_id_regex", "told_after_the_payment"]
+    assert '"default": 5' not in json.dumps(bound.labels.written_schema.definition)
+    assert '"default": 5' in json.dumps(bound.labels.schema.definition)
+    told: Any = describe(bound)
+    assert told["labels"]["constraints"]["version"] == 3
+    before = bound.fingerprint
+    (tmp_path / "payment-labels.constraints.yaml").unlink()
+    assert load_bound(tmp_path / "pipeline.py").fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("said", "changes", "words"),
+    [
+        ("fields: {fraud: {environments: [TRAINING]}}", None, "labels 'payment-labels': value uses 'fraud', which is not there in SERVING"),
+        ("fields: {label_time: {environments: [TRAINING]}}", None, "labels 'payment-labels': time uses 'label_time'"),
+        ("fields: {frod: {presence: required}}", None, "the schema has no field 'frod'; did you mean 'fraud'?"),
+        ("event_time: label_time", None, "has event_time='event_time', and"),
+        (LABEL_SAID, GONE, "can't be read"),
+        ("fields: {payment_id: {presence: required}}", None, ""),
+    ],
+)
+def test_constraints_of_labels_agree_with_the_pipeline(tmp_path: Path, said: str, changes: dict[str, str] | None, words: str) -> None:
+    file = labelled(tmp_path, said, changes)
+    if not words:
+        assert load_bound(file).labels is not None
+        return
+    with pytest.raises((DefinitionError, SchemaError)) as found:
+        load_bound(file)
+    assert words in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_file_of_labels_is_held_against_all_that_is_asked_of_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled(tmp_path)
+    (tmp_path / "other").mkdir()
+    good = {"payment_id": "p0", "event_time": 1_000, "merchant": {"terminal_id": "T1"}, "fraud": True, "label_time": 2_000}
+    wrong: list[dict[str, Any]] = [{"merchant": {"terminal_id": "X"}}, {"label_time": 999}, {"payment_id": ""}]
+    file = written(tmp_path / "labels.jsonl", good, *({**good, "payment_id": f"p{n}", **each} for n, each in enumerate(wrong, 1)), good)
+    run = runner(tmp_path, monkeypatch, capsys)
+    done = run("schema", "validate", file, "--pipeline-file", "pipeline.py", "--labels", "--json")
+    assert done.code == 11, done.err
+    facts = json.loads(done.out)
+    assert facts["against"] == "the labels of pipeline fraud"
+    assert facts["reasons"] == {"merchant_terminal_id_regex": 1, "payment_id_given": 1, "told_after_the_payment": 1}
+    assert {each["what"]: each["rows"] for each in facts["findings"]}["payment_id_unique"] == 1
+    assert (facts["rows"], facts["passed"]) == (5, 2)
+    for arguments, words in (
+        (("--labels", "--schema", "payment-labels.avsc"), "--labels are a pipeline's; wanted --pipeline-file as well"),
+        (("--labels", "--pipeline-file", constrained(tmp_path / "other")), "pipeline 'payments' has no labels"),
+    ):
+        refused = run("schema", "validate", file, *arguments)
+        assert refused.code != 0 and words in refused.err and len(refused.err.splitlines()) == 1, refused.err
 
 
 # --- training sets ---

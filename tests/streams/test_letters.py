@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from schemas.errors import SettingsError
-from streams.come_back import counted_offset
+from streams.come_back import counted_offset, passed_on
 from streams.dead_letters import Header
-from streams.definition.bound import Bound
+from streams.definition.inlet import Inlet
 from streams.definition.load import load_bound
-from streams.dlq.letters import Choice, StoredLetter, moment_ms, place_of
+from streams.dlq.letters import Choice, Place, StoredLetter, moment_ms, place_of
 from streams.dlq.receipts import Ledger, Receipt, Run
 from streams.dlq.returning import returning_headers
 from streams.dlq.second_look import Draft, Verdict
@@ -74,8 +74,8 @@ def letter(*given: Header, **changes: Any) -> StoredLetter:
 
 
 @pytest.fixture(scope="module")
-def bound() -> Bound:
-    return load_bound(Path(__file__).parents[2] / "examples" / "card_fraud" / "pipeline.py")
+def inlet() -> Inlet:
+    return Inlet.of(load_bound(Path(__file__).parents[2] / "examples" / "card_fraud" / "pipeline.py"), labels=False)
 
 
 def test_a_records_own_headers_are_told_from_those_of_its_letter_even_if_they_have_the_same_names() -> None:
@@ -102,13 +102,13 @@ def test_a_records_own_headers_are_told_from_those_of_its_letter_even_if_they_ha
         (Choice(places=frozenset({(0, 7)})), ""),
     ],
 )
-def test_a_choice_takes_what_fits_every_word_of_it(bound: Bound, choice: Choice, wanted: str) -> None:
+def test_a_choice_takes_what_fits_every_word_of_it(inlet: Inlet, choice: Choice, wanted: str) -> None:
     letters = {
         "a": letter(),
         "b": letter(reason="amount_in_range", stage="rule", first_seen_ms=2_000),
         "c": letter(reason="key_mismatch", stage="rule", schema_id=4, first_seen_ms=3_000),
     }
-    assert "".join(name for name, each in letters.items() if choice.takes(each, bound)) == wanted
+    assert "".join(name for name, each in letters.items() if choice.takes(each, inlet)) == wanted
 
 
 def test_places_and_times_are_read_or_refused_in_words() -> None:
@@ -119,8 +119,8 @@ def test_places_and_times_are_read_or_refused_in_words() -> None:
             bad()
 
 
-def returning(found: StoredLetter) -> list[Header]:
-    return list(returning_headers(Verdict(Draft(found, found.key, found.value)), RUN))
+def returning(found: StoredLetter, **counted_at: Place) -> list[Header]:
+    return list(returning_headers(Verdict(Draft(found, found.key, found.value), counted_at=counted_at), RUN))
 
 
 def test_a_record_that_comes_back_again_keeps_its_first_address() -> None:
@@ -149,6 +149,17 @@ def test_what_was_counted_stays_counted_under_the_offset_it_was_counted_at() -> 
     assert found is not None
     assert found.tolist() == [-1, 50, -1]
     assert first_offsets("payments", rows[::2]) is None
+
+
+def test_a_record_that_later_stages_hold_says_where_and_takes_it_along_from_one_to_the_next() -> None:
+    back = returning(letter(offset=50, stage="model", counted="true"), hop=(3, 41), further=(0, 7))
+    assert counted_offset("payments", 1, back) == 50
+    at_the_hop = passed_on("hop", back)
+    assert counted_offset("hop", 3, at_the_hop) == 41
+    assert counted_offset("hop", 2, at_the_hop) == -1
+    beyond = passed_on("further", at_the_hop)
+    assert counted_offset("further", 0, beyond) == 7
+    assert passed_on("further", beyond) == passed_on("hop", returning(letter())) == ()
 
 
 def test_receipts_say_what_became_of_every_letter() -> None:

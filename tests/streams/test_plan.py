@@ -84,7 +84,7 @@ def test_several_stages_are_refused_under_at_least_once_and_one_is_not(tmp_path:
 
 
 def test_labels_can_not_be_sent_to_a_pipeline_without_any(tmp_path: Path) -> None:
-    with pytest.raises(DefinitionError, match="pipeline 'fraud' has no labels to send to"):
+    with pytest.raises(DefinitionError, match="pipeline 'fraud' has no labels"):
         send_file(staged(tmp_path, UNLABELLED), NOBODY, tmp_path / "labels.jsonl", labels=True)
 
 

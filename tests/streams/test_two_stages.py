@@ -17,6 +17,7 @@ from schemas.errors import StateError
 from schemas.reject import Reject
 from streams.account import Account
 from streams.batch import Address, Batch
+from streams.come_back import COUNTED_AT, Headers, counted_offset
 from streams.definition.bound import Bound
 from streams.extract import Extract, ExtractHop
 from streams.health import Health
@@ -220,6 +221,19 @@ def test_only_events_are_scored(stand: Stand) -> None:
     scored = Score(ConstantScorer(0.75), stand.bound.features.names)(mixed)
     assert scored.scores is not None
     assert scored.scores.tolist() == [0, 0.75]
+
+
+def test_what_came_back_says_on_the_hop_where_the_next_stage_holds_it(stand: Stand) -> None:
+    topic = stand.terminals.stage.input.name
+    came: Headers = ((COUNTED_AT + topic, b"3@41"), (COUNTED_AT + "a.later.one", b"1@2"), ("trace", b"7"))
+    paid = stand.pay("P1", "P2", "P3")
+    headers: dict[int, Headers] = {0: came, 1: came, 2: ((COUNTED_AT + "a.later.one", b"1@2"),)}
+    back = replace(paid, first_offsets=np.array([-1, 100, 101]), headers=lambda row: headers[row])
+    parcel = stand.customers.passes_on(back)
+    assert list(parcel.headers) == [1], "the first did not come back, and the next stage knows nothing of the third"
+    assert counted_offset(topic, 3, parcel.headers[1]) == 41
+    assert dict(parcel.headers[1])[COUNTED_AT + "a.later.one"] == b"1@2"
+    assert "trace" not in dict(parcel.headers[1])
 
 
 def test_an_unmatched_label_is_refused_in_words(stand: Stand) -> None:
