@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import MillraceError, Refused, RetryLater
-from streams.commands import bench, dlq, explain, faults, features, init, online, schema, state
+from streams.commands import bench, catalogue, dlq, explain, faults, features, init, online, schema, state
 from streams.commands.common import AsJson, PipelineFile, SettingsFile, Which, bound_of, say, settings_of
 
 DEPENDENCY_DOWN, BUG, STOPPED_ITSELF = 75, 70, 20
@@ -35,6 +35,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(schema.app, name="schema")
 app.add_typer(state.app, name="state")
 app.add_typer(faults.app, name="test")
+app.command("catalogue")(catalogue.catalogue)
 app.command("init")(init.init)
 app.command("explain")(explain.explain)
 features.app.command("get")(online.get)

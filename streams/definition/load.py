@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -29,13 +30,7 @@ def load_pipeline(path: str | Path, name: str | None = None) -> Pipeline:
     Raises:
         DefinitionError: the file is missing or broken, with file and line; or it defines no such pipeline, or two with one name.
     """
-    file = Path(path).resolve()
-    if file.suffix != ".py" or not file.is_file():
-        raise DefinitionError(f"no pipeline file at {path}; wanted a .py file")
-    folder = str(file.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return _chosen(_run(file), name, path)
+    return _chosen(_defined(_run(_file_at(path)), path), name, path)
 
 
 def load_bound(path: str | Path, name: str | None = None) -> Bound:
@@ -46,6 +41,26 @@ def load_bound(path: str | Path, name: str | None = None) -> Bound:
         SchemaError: the schema file is missing or broken.
     """
     return bind(load_pipeline(path, name), Path(path).resolve().parent)
+
+
+def load_bounds(path: str | Path) -> tuple[Bound, ...]:
+    """Every pipeline that a file defines, held against its schema.
+
+    Raises:
+        DefinitionError, SchemaError: as `load_bound`.
+    """
+    file = _file_at(path)
+    return tuple(bind(pipeline, file.parent) for pipeline in _defined(_run(file), path).values())
+
+
+def _file_at(path: str | Path) -> Path:
+    file = Path(path).resolve()
+    if file.suffix != ".py" or not file.is_file():
+        raise DefinitionError(f"no pipeline file at {path}; wanted a .py file")
+    folder = str(file.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return file
 
 
 def _run(file: Path) -> ModuleType:
@@ -95,13 +110,18 @@ def _hidden(error: Exception, folder: Path) -> str:
     return ""
 
 
-def _chosen(module: ModuleType, name: str | None, path: str | Path) -> Pipeline:
+def _defined(module: ModuleType, path: str | Path) -> dict[str, Pipeline]:
+    """By name."""
     found: dict[str, Pipeline] = {}
     for value in vars(module).values():
         if isinstance(value, Pipeline) and found.setdefault(value.name, value) is not value:
             raise DefinitionError(f"{path} defines two pipelines named {value.name!r}")
     if not found:
         raise DefinitionError(f"{path} defines no pipeline; wanted a line like: pipeline = Pipeline(...)")
+    return found
+
+
+def _chosen(found: Mapping[str, Pipeline], name: str | None, path: str | Path) -> Pipeline:
     if name is not None:
         if name not in found:
             raise DefinitionError(f"{path} defines no pipeline {name!r}; {did_you_mean(name, found)}")

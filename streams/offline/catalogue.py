@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from schemas.avro import Record, Union
 from schemas.errors import DefinitionError
 from schemas.features import Json, fingerprint
 from streams.definition.bound import Bound
 from streams.definition.event_columns import EventColumn
+from streams.definition.field_words import FieldWords
 from streams.definition.load import load_bound
 from streams.offline.since import known_since
 from streams.suggestion import did_you_mean
@@ -27,14 +27,14 @@ FORMAT = 1
 
 def catalogue(bound: Bound) -> dict[str, Json]:
     """Every feature of a pipeline: fields its model is given, derived columns and window features, in the order of their computation."""
-    fields = _Fields(bound)
+    words = FieldWords(bound.schema)
     names = [name for name in bound.model.inputs if name in bound.columns]
-    entries = [fields.entry(bound.columns[name]) for name in names]
+    entries = [_field(bound, words, bound.columns[name]) for name in names]
     entries += [_derived(bound, each) for each in bound.pipeline.derived]
     for entity in bound.pipeline.entities:
         pairs = [(window, aggregate) for window in entity.windows for aggregate in entity.aggregates]
         entries += [
-            _window(bound, fields, entity, window, aggregate, feature.name, feature.unit)
+            _window(bound, words, entity, window, aggregate, feature.name, feature.unit)
             for (window, aggregate), feature in zip(pairs, entity.features, strict=True)
         ]
     definitions = {feature.name: dict(feature.definition) for feature in bound.features.features}
@@ -113,47 +113,14 @@ def catalogue_of(path: Path, which: str | None = None) -> dict[str, Any]:
     return found
 
 
-class _Fields:
-    """What the schema says of its fields: their words, and who answers for them (an attribute ``owner`` of the field, or its record)."""
-
-    def __init__(self, bound: Bound) -> None:
-        self._bound = bound
-        definition = bound.schema.definition
-        self._owner = definition.get("owner") if isinstance(definition, Mapping) else None
-        self._docs: dict[str, str] = {}
-        self._owners: dict[str, Json] = {}
-        self._learn(definition, bound.schema.root, "")
-
-    def entry(self, column: EventColumn) -> dict[str, Json]:
-        return {
-            **_blank(self._bound, column.name, "1" if column.type == "boolean" else column.name),
-            "kind": "field",
-            "description": self.doc(column.name) or "A field of the event.",
-            "owner": self.owner(column.name),
-            "fields": [column.name],
-        }
-
-    def doc(self, path: str | None) -> str:
-        return self._docs.get(path or "", "")
-
-    def owner(self, path: str | None) -> Json:
-        return self._owners.get(path or "", self._owner)
-
-    def _learn(self, definition: Any, kind: object, above: str) -> None:
-        if isinstance(kind, Union):
-            kind = kind.nullable
-        if not isinstance(kind, Record):
-            return
-        if isinstance(definition, list):
-            definition = next((each for each in definition if isinstance(each, Mapping)), {})
-        written = {each["name"]: each for each in definition.get("fields", ())} if isinstance(definition, Mapping) else {}
-        for field in kind.fields:
-            path = f"{above}{field.name}"
-            self._docs[path] = field.doc
-            owner = written.get(field.name, {}).get("owner", self._owners.get(above.rstrip("."), self._owner))
-            if owner is not None:
-                self._owners[path] = owner
-            self._learn(written.get(field.name, {}).get("type"), field.type, f"{path}.")
+def _field(bound: Bound, words: FieldWords, column: EventColumn) -> dict[str, Json]:
+    return {
+        **_blank(bound, column.name, "1" if column.type == "boolean" else column.name),
+        "kind": "field",
+        "description": words.doc(column.name) or "A field of the event.",
+        "owner": words.owner(column.name),
+        "fields": [column.name],
+    }
 
 
 def _blank(bound: Bound, name: str, unit: str) -> dict[str, Json]:
@@ -178,12 +145,12 @@ def _derived(bound: Bound, derived: Derived) -> dict[str, Json]:
         **_blank(bound, derived.name, "1"),
         "kind": "derived",
         "description": _doc(function) or "A derived column.",
-        "owner": _Fields(bound).owner(None),
+        "owner": FieldWords(bound.schema).owner(None),
         "fields": _read_by(function, bound.columns),
     }
 
 
-def _window(bound: Bound, fields: _Fields, entity: Entity, window: Window, aggregate: Aggregate, name: str, unit: str) -> dict[str, Json]:
+def _window(bound: Bound, said: FieldWords, entity: Entity, window: Window, aggregate: Aggregate, name: str, unit: str) -> dict[str, Json]:
     column = column_of(aggregate)
     words = _first_words(_doc(type(aggregate)))
     if column:
@@ -193,7 +160,7 @@ def _window(bound: Bound, fields: _Fields, entity: Entity, window: Window, aggre
         **_blank(bound, name, unit),
         "kind": "window",
         "description": f"{words}, by {entity.name}, {_span(window)}.",
-        "owner": fields.owner(column or entity.key_columns[0]),
+        "owner": said.owner(column or entity.key_columns[0]),
         "entity": entity.name,
         "key": list(entity.key_columns),
         "window": {"length": duration(window.length_ms), "delay": duration(window.delay_ms) if window.delay_ms else None, **_dict(window)},

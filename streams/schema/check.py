@@ -42,7 +42,7 @@ def check_schema(
     if not folder.is_dir():
         raise SchemaError(f"no folder {folder}; wanted the one with schemas and pipelines")
     known = _subjects(folder, file)
-    bounds = [load_bound(path, which) for path in (pipelines or _pipeline_files(folder))]
+    bounds = [load_bound(path, which) for path in (pipelines or pipeline_files(folder))]
     subject = subject or _named(file, new, known, bounds)
     versions = [(number, load_schema(path)) for number, path in sorted(known.get(subject, {}).items())]
     readers = [bound for bound in bounds if bound.input.subject == subject]
@@ -137,7 +137,8 @@ def _subjects(folder: Path, new: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def _pipeline_files(folder: Path) -> list[Path]:
+def pipeline_files(folder: Path) -> list[Path]:
+    """Files in a folder, and those below it, that define a pipeline."""
     return [path for path in _files(folder, ".py") if _PIPELINE.search(path.read_text(encoding="utf-8", errors="replace"))]
 
 
