@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import fastavro
 from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema, to_parsing_canonical_form
+from fastavro.schema import fingerprint as fingerprint_of
 
 from schemas.errors import SchemaError
 from schemas.features import Json, fingerprint
@@ -184,6 +185,11 @@ class AvroSchema:
     def canonical(self) -> str:
         """Avro's parsing canonical form: two schemas with one form read the same bytes."""
         return to_parsing_canonical_form(self.parsed)
+
+    @cached_property
+    def rabin(self) -> bytes:
+        """Avro's 64-bit fingerprint of the canonical form, lowest byte first, as single-object encoding has it."""
+        return bytes.fromhex(fingerprint_of(self.canonical, "CRC-64-AVRO"))
 
     @cached_property
     def fingerprint(self) -> str:

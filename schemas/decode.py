@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.avro import AvroSchema, parse_type, read_value
-from schemas.columns import Columns, Mask, PackedBytes
-from schemas.decode_kernel import HEADER_BYTES, STACK_WORDS, decode
+from schemas.bodies import bodies
+from schemas.columns import Columns, Ints, Mask, PackedBytes
+from schemas.decode_kernel import HEADER_BYTES, PREFIX, STACK_WORDS, decode
 from schemas.errors import RecordError, SchemaError
+from schemas.framing import Framing, Headers, HeadersByRow, asks_a_registry
 from schemas.layout import ROWS, Layout, Opaque, opaque_nodes
 from schemas.program import FIRST_SLOT, Assembler, Program
-from schemas.registry import Registry
+from schemas.registry import Registry, schema_of_guid
 from schemas.reject import Reject
 from schemas.resolve import Resolver, is_bounded
+from schemas.undress import BARE, Undressed
 from schemas.words import Words
 from schemas.writers import Writers
 
-Framing: TypeAlias = Literal["confluent", "bare"]
-
-_BARE_ID = -1
+_NO_HEADERS: HeadersByRow = {}
 
 _WORDS = {
     Reject.TRUNCATED: "the bytes end inside it",
@@ -45,7 +46,7 @@ class Decoded:
 
     columns: Columns  # by dotted path, each of length n
     rejected: NDArray[np.uint8]  # shape (n,): 0 = usable, else a `Reject`
-    schema_ids: NDArray[np.int32]  # shape (n,): the writer's; -1 for bare values and where none could be read
+    schema_ids: NDArray[np.int32]  # shape (n,): the writer's; -1 for the reader's own and where none could be read; < -1 for no id's
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,23 @@ class _Met:
     paths: tuple[str, ...]  # of each row of the code: the field it reads
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One record out of its framing.
+
+    Attributes:
+        writer: the schema it was written with.
+        avro: its Avro bytes.
+        columns: what was said outside of them, of one row.
+    """
+
+    writer: AvroSchema
+    avro: bytes
+    columns: Columns
+
+
 class Decoder:
-    """Reads records of one reader's schema, whoever wrote them.
+    """Reads records of one reader's schema, whoever wrote them, out of whatever their topic's framing puts around them.
 
     Stricter than fastavro, on purpose: trailing bytes, booleans other than 0 and 1, ints of more than 32 bits, negative lengths and
     indices, blocks that are not as long as they say and decimals without a byte are refused, and so are records with more than
@@ -70,98 +86,138 @@ class Decoder:
 
     Args:
         reader: what columns there are.
-        framing: ``confluent``, a zero and a schema id before each value, or ``bare``.
-        writers: knows the schemas of the ids; bare values without it are the reader's own.
+        framing: how the values are framed (`schemas/framing.py`); files of a `SingleObject` are loaded.
+        writers: knows the schemas of the ids; framings that name none go without.
 
     Raises:
-        SchemaError: the reader's schema is no record, or framed values come without a registry.
+        SchemaError: the reader's schema is no record or does not go with the framing, or framed values come without a registry.
     """
 
     def __init__(self, reader: AvroSchema, framing: Framing = "confluent", writers: Registry | None = None) -> None:
-        if framing == "confluent" and writers is None:
+        if asks_a_registry(framing) and writers is None:
             raise SchemaError("framed values name their schemas by id: wanted a registry that knows them")
-        self.reader = reader
-        self.framing = framing
-        self._registry = writers
-        self._layout = Layout()
         reader.fields  # noqa: B018 - refuses what is no record
-        self._tree = self._layout.lay_out(reader.root)
+        self._bodies = bodies(reader, framing)
+        self.reader = self._bodies.reader
+        self.framing = framing
+        self._registry = writers if asks_a_registry(framing) else None
+        self._layout = Layout()
+        self._tree = self._layout.lay_out(self.reader.root)
         self._opaque = list(opaque_nodes(self._tree))
         self._out = Assembler()
         self._compiling = threading.Lock()  # held to change `_out` and `_met`
         self._items_a_row = np.ones(self._layout.domains, np.float64)  # learned: how much room a batch will need
-        met = self._bind(Writers(), _BARE_ID, reader) if framing == "bare" else Writers()
+        met = Writers() if self._bodies.prefixed else self._bind(Writers(), BARE, self.reader)
+        for number, writer in self._bodies.schemas.items():
+            met = self._bind(met, number, writer)
         self._met = _Met(met, self._out.assembled(), tuple(self._out.paths))
 
-    def decode(self, values: PackedBytes, absent: Mask | None = None) -> Decoded:
+    def decode(self, values: PackedBytes, absent: Mask | None = None, headers: HeadersByRow = _NO_HEADERS) -> Decoded:
         """The columns of a batch; bytes and strings are stretches of the buffer that came in.
 
         Args:
             values: n records.
             absent: shape (n,); records without a value, such as tombstones.
+            headers: by row, of the records that have any.
 
         Raises:
             RetryLater: a schema id is new, and the registry does not answer.
         """
-        run, met = self._read(values, absent)
+        bare = self._bodies.undress(values, absent, headers)
+        run, met = self._read(bare, absent)
         if n := len(values):
             self._items_a_row = np.maximum(self._items_a_row * 0.9, run.used / n)
-        objects = {node.slot: self._objects(run, node, met.writers) for node in self._opaque}
-        return Decoded(run.columns(self._tree, objects), run.rejected, run.schema_ids)
+        objects = {node.slot: self._objects(run, node, met.writers, bare) for node in self._opaque}
+        return Decoded({**run.columns(self._tree, objects), **bare.columns}, run.rejected, run.schema_ids)
 
-    def explain(self, value: bytes | None) -> RecordError:
+    def explain(self, value: bytes | None, headers: Headers = ()) -> RecordError:
         """Why one record is refused, in words; its reason is ``usable`` if it is not.
 
         Raises:
             RetryLater: its schema id is new, and the registry does not answer.
         """
-        run, met = self._read(PackedBytes.pack([value or b""]), np.array([value is None]))
+        absent = np.array([value is None])
+        bare = self._bodies.undress(PackedBytes.pack([value or b""]), absent, {0: headers})
+        run, met = self._read(bare, absent)
         for node in self._opaque:
-            self._objects(run, node, met.writers)
+            self._objects(run, node, met.writers, bare)
         reject = Reject(int(run.rejected[0]))
         if reject is Reject.USABLE:
             return RecordError(reject.label, "nothing is wrong with its bytes")
-        return RecordError(reject.label, self._words(reject, value or b"", run, met))
+        return bare.refused.get(0) or RecordError(reject.label, self._words(reject, value or b"", run, met, bare))
 
-    def _words(self, reject: Reject, value: bytes, run: Words, met: _Met) -> str:
-        schema_id = int(run.schema_ids[0]) & 0xFFFFFFFF
+    def body(self, value: bytes, headers: Headers = ()) -> Body:
+        """A usable record out of its framing.
+
+        Raises:
+            RetryLater: its schema id is new, and the registry does not answer.
+        """
+        bare = self._bodies.undress(PackedBytes.pack([value]), None, {0: headers})
+        run, met = self._read(bare, None)
+        assert not run.rejected[0], "only usable records are taken out of their framing"
+        return Body(met.writers.schemas[int(self._schemas_of(run, bare)[0])], _avro_bytes(run, bare), bare.columns)
+
+    def schema_words(self, value: bytes, headers: Headers = ()) -> str:
+        """What a record calls the schema it was written with, as long as that can be read."""
+        bare = self._bodies.undress(PackedBytes.pack([value]), None, {0: headers})
+        run = self._run(bare, None, self._met)
+        return _schema_words(int(self._schemas_of(run, bare)[0]), bare)
+
+    def _words(self, reject: Reject, value: bytes, run: Words, met: _Met, bare: Undressed) -> str:
+        number = int(self._schemas_of(run, bare)[0])
         if reject is Reject.TOMBSTONE:
             return "the record has no value, wanted an Avro record"
         if reject is Reject.EMPTY_VALUE:
             return "the value has no bytes, wanted an Avro record"
         if reject is Reject.BAD_MAGIC:
-            return f"the value begins with {value[:HEADER_BYTES].hex(' ')}, wanted 00, four bytes of schema id and an Avro record"
+            return (
+                f"the value begins with {bare.bodies[0][:HEADER_BYTES].hex(' ')}, wanted 00, four bytes of schema id and an Avro record, "
+                "or 01, sixteen bytes of a schema's GUID and an Avro record"
+            )
         if reject is Reject.UNKNOWN_SCHEMA:
-            return f"no schema has the id {schema_id}"
+            return f"no schema has the {_schema_words(number, bare)}"
         if reject is Reject.UNREADABLE_SCHEMA:
-            return f"schema {schema_id} can't be read as {self.reader}: {met.writers.troubles.get(schema_id, '')}"
+            named = _schema_words(number, bare).removeprefix("id ")
+            return f"schema {named} can't be read as {self.reader}: {met.writers.troubles.get(number, '')}"
         at, pc = int(run.trouble[1]), int(run.trouble[0])
         path = met.paths[pc] if pc >= 0 else ""
-        place = f"{path or 'the record'}, at byte {at} of {len(value)}"
-        return f"{place}: {_WORDS.get(reject, reject.label)}{self._second_opinion(value, run, met.writers)}"
+        place = f"{path or 'the record'}, at byte {at} of {len(bare.bodies.data)}"
+        return f"{place}: {_WORDS.get(reject, reject.label)}{self._second_opinion(run, met.writers.schemas[number], bare)}"
 
-    def _second_opinion(self, value: bytes, run: Words, writers: Writers) -> str:
+    def _second_opinion(self, run: Words, writer: AvroSchema, bare: Undressed) -> str:
         """What fastavro says to the same bytes, if it refuses them, too."""
-        schema_id = _BARE_ID if self.framing == "bare" else int(run.schema_ids[0]) & 0xFFFFFFFF
-        writer = writers.schemas[schema_id]
         if not is_bounded(writer.root):  # a huge count of empty items, or a very deep value, would keep fastavro busy or break it
             return ""
         try:
-            read_value(value[HEADER_BYTES if schema_id != _BARE_ID else 0 :], writer.parsed, self.reader.parsed)
+            read_value(_avro_bytes(run, bare), writer.parsed, self.reader.parsed)
         except ValueError as error:
             return f" (fastavro: {error})"
         return ""
 
-    def _read(self, values: PackedBytes, absent: Mask | None) -> tuple[Words, _Met]:
+    def _schemas_of(self, run: Words, bare: Undressed) -> Ints:
+        """Shape (n,): the numbers of the records' schemas, as writers are known by."""
+        named = run.schema_ids.astype(np.int64) & 0xFFFFFFFF
+        if bare.numbers is None:
+            return named if self._bodies.prefixed else np.full(run.rows, BARE, np.int64)
+        return np.where(bare.numbers == PREFIX, named, bare.numbers)
+
+    def _read(self, bare: Undressed, absent: Mask | None) -> tuple[Words, _Met]:
         """The words of records, with all their schemas that the registry has."""
         met = self._met
-        run = self._run(values, absent, met)
-        while (more := self._learn(run, met)) is not met:
+        refused = list(bare.refused)
+        if refused:  # what has no body is nothing to the kernel
+            absent = np.zeros(len(bare.bodies), np.bool_) if absent is None else absent.copy()
+            absent[refused] = True
+        run = self._run(bare, absent, met)
+        while (more := self._learn(run, met, bare)) is not met:
             met = more
-            run = self._run(values, absent, met)
+            run = self._run(bare, absent, met)
+        for row, error in bare.refused.items():
+            run.rejected[row] = Reject[error.reason.upper()]
         return run, met
 
-    def _run(self, values: PackedBytes, absent: Mask | None, met: _Met) -> Words:
+    def _run(self, bare: Undressed, absent: Mask | None, met: _Met) -> Words:
+        values = bare.bodies
         n = len(values)
         program = met.program
         data = np.ascontiguousarray(values.data)
@@ -174,27 +230,28 @@ class Decoder:
         run = Words(data, self._layout, room, n)
         starts, ends = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.ends)
         missing = np.zeros(n, np.bool_) if absent is None else np.ascontiguousarray(absent)
-        framed = int(self.framing == "confluent")
+        framed = int(self._bodies.prefixed) if bare.numbers is None else 2
+        numbers = starts if bare.numbers is None else bare.numbers
         row_slots = np.flatnonzero(np.array(self._layout.domain_of) == ROWS)[FIRST_SLOT:]
         scratch = np.empty((2, max(STACK_WORDS, self._layout.domains)), np.int64)
         done = 0
         while True:
             done = decode(
-                data, starts, ends, missing, framed, met.writers.ids, met.writers.entries, program.code, program.tables, pool_start,
-                run.base, row_slots, run.room, run.used, run.words, run.rejected, run.schema_ids, run.trouble, scratch, done,
+                data, starts, ends, missing, framed, numbers, met.writers.ids, met.writers.entries, program.code, program.tables,
+                pool_start, run.base, row_slots, run.room, run.used, run.words, run.rejected, run.schema_ids, run.trouble, scratch, done,
             )  # fmt: skip
             if done == n:
                 break
             run.grow()
         return run
 
-    def _learn(self, run: Words, met: _Met) -> _Met:
+    def _learn(self, run: Words, met: _Met, bare: Undressed) -> _Met:
         """Compile the schemas of ids that are unknown to a run; the same if there is none."""
         unknown = run.rejected == Reject.UNKNOWN_SCHEMA
         if self._registry is None or not unknown.any():
             return met
-        wanted = (np.unique(run.schema_ids[unknown]).astype(np.int64) & 0xFFFFFFFF).tolist()
-        asked = {schema_id: self._registry.schema(schema_id) for schema_id in wanted if schema_id not in self._met.writers.ids}
+        wanted = np.unique(run.schema_ids[unknown].astype(np.int64) & 0xFFFFFFFF).tolist()
+        asked = {number: self._ask(self._registry, number, bare) for number in wanted if number not in self._met.writers.ids}
         with self._compiling:
             writers = self._met.writers
             for schema_id, writer in asked.items():
@@ -203,6 +260,9 @@ class Decoder:
             if writers is not self._met.writers:
                 self._met = _Met(writers, self._out.assembled(), tuple(self._out.paths))
             return self._met if np.isin(wanted, writers.ids).any() else met
+
+    def _ask(self, registry: Registry, number: int, bare: Undressed) -> AvroSchema | None:
+        return schema_of_guid(registry, bare.guids[number]) if number in bare.guids else registry.schema(number)
 
     def _bind(self, writers: Writers, schema_id: int, writer: AvroSchema) -> Writers:
         """With one more schema: what becomes of it depends on it and the reader's alone."""
@@ -213,18 +273,29 @@ class Decoder:
             return writers.refuse(schema_id, str(error))
         return writers.add(schema_id, entry, writer, resolver.opaque)
 
-    def _objects(self, run: Words, node: Opaque, known: Writers) -> NDArray[np.object_]:
+    def _objects(self, run: Words, node: Opaque, known: Writers, bare: Undressed) -> NDArray[np.object_]:
         """The values of an opaque column; a row whose value fastavro can't resolve is rejected."""
         values = np.full(run.rows, None, np.object_)
         reader = parse_type(node.type, self.reader.named)
         writers: dict[int, Any] = {}
         stretches = run.texts(node.slot, node.domain)
+        numbers = self._schemas_of(run, bare)
         for row in np.flatnonzero(run.rejected == 0).tolist():
-            schema_id = int(run.schema_ids[row]) & 0xFFFFFFFF if self.framing == "confluent" else _BARE_ID
-            if schema_id not in writers:
-                writers[schema_id] = parse_type(*known.opaque[schema_id][node.slot])
+            number = int(numbers[row])
+            if number not in writers:
+                writers[number] = parse_type(*known.opaque[number][node.slot])
             try:
-                values[row] = read_value(stretches[row], writers[schema_id], reader)
+                values[row] = read_value(stretches[row], writers[number], reader)
             except ValueError:
                 run.rejected[row] = Reject.WRONG_BRANCH
         return values
+
+
+def _avro_bytes(run: Words, bare: Undressed) -> bytes:
+    """The only record's, without an id before them."""
+    prefixed = run.schema_ids[0] != -1 if bare.numbers is None else bare.numbers[0] == PREFIX
+    return bare.bodies[0][HEADER_BYTES if prefixed else 0 :]
+
+
+def _schema_words(number: int, bare: Undressed) -> str:
+    return f"GUID {bare.guids[number]}" if number in bare.guids else f"id {number}"

@@ -57,6 +57,7 @@ _OUT_OF_RANGE: Final = 12
 _UNKNOWN_SCHEMA: Final = 20
 _UNKNOWN_SYMBOL: Final = 22
 
+PREFIX: Final = -2  # in place of a schema's id: the value begins with it
 UNREADABLE: Final = -1  # in place of a program's start, for a writer whose schema can't be resolved
 _UNREADABLE_SCHEMA: Final = 21
 
@@ -148,8 +149,8 @@ def _signed(data: Octets, at: Integer, size: Integer) -> tuple[Integer, bool]:
 
 @compiled(
     "int64(const uint8[::1], const int64[::1], const int64[::1], const boolean[::1], int64, const int64[::1], const int64[::1], "
-    "const int64[:, ::1], const int64[::1], int64, const int64[::1], const int64[::1], const int64[::1], int64[::1], int64[::1], "
-    "uint8[::1], int32[::1], int64[::1], int64[:, ::1], int64)",
+    "const int64[::1], const int64[:, ::1], const int64[::1], int64, const int64[::1], const int64[::1], const int64[::1], "
+    "int64[::1], int64[::1], uint8[::1], int32[::1], int64[::1], int64[:, ::1], int64)",
     makes_arrays=False,
 )
 def decode(
@@ -157,7 +158,8 @@ def decode(
     starts: Ints,  # (n,) of each record
     ends: Ints,  # (n,)
     absent: NDArray[np.bool_],  # (n,) records without a value
-    framed: int,  # 1: each value begins with its schema's id
+    framed: int,  # 1: each value begins with its schema's id; 2: `numbers` says of each record
+    numbers: Ints,  # (n,) if framed is 2: the schema's id, or PREFIX: the value begins with it; -1 is the reader's own
     ids: Ints,  # (writers,) known schema ids; one of any value if not framed
     entries: Ints,  # (writers,) where their programs start, or UNREADABLE
     code: NDArray[np.int64],  # (rows, 5) the programs
@@ -192,12 +194,17 @@ def decode(
             reject = _EMPTY_VALUE
         elif framed == 0:
             pc = entries[0]
-        elif data[at] != 0 or end - at < HEADER_BYTES:
+        elif (framed == 1 or numbers[row] == PREFIX) and (data[at] != 0 or end - at < HEADER_BYTES):
             reject = _BAD_MAGIC
         else:
-            schema_id = np.int64(data[at + 1]) << 24 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 8 | np.int64(data[at + 4])
-            schema_ids[row] = np.int32(schema_id - ((schema_id >> 31) << 32))
-            at += HEADER_BYTES
+            if framed == 1 or numbers[row] == PREFIX:
+                schema_id = (
+                    np.int64(data[at + 1]) << 24 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 8 | np.int64(data[at + 4])
+                )
+                at += HEADER_BYTES
+            else:
+                schema_id = numbers[row]
+            schema_ids[row] = np.int32(schema_id if schema_id < 0 else schema_id - ((schema_id >> 31) << 32))
             if last >= len(ids) or ids[last] != schema_id:
                 last = 0
                 while last < len(ids) and ids[last] != schema_id:

@@ -6,10 +6,10 @@ import numpy as np
 
 from schemas.avro import AvroSchema
 from schemas.columns import Columns, Ints, PackedBytes
-from schemas.decode import Framing
 from schemas.encode_kernel import STACK_WORDS, encode, straight_bytes
 from schemas.encode_program import EncodeProgram, Scratch
 from schemas.errors import SchemaError
+from schemas.framing import Framing, framing_words
 
 _MOST_CONSTANTS = 1_000
 _MOST_GUESSED_BYTES = 1 << 26  # one huge row says little about the next batch
@@ -27,13 +27,15 @@ class Encoder:
         schema_id: what the registry calls the schema; of no use for bare values.
 
     Raises:
-        SchemaError: the schema is no record, or the id is no unsigned number of 32 bits.
+        SchemaError: the schema is no record, the framing another, or the id no unsigned number of 32 bits.
     """
 
     def __init__(self, schema: AvroSchema, framing: Framing = "confluent", schema_id: int = 0) -> None:
         schema.fields  # noqa: B018 - refuses what is no record
         if not 0 <= schema_id < 1 << 32:
             raise SchemaError(f"schema id {schema_id} does not fit the four bytes it has in a framed value")
+        if framing not in ("confluent", "bare"):
+            raise SchemaError(f"columns are written as {framing_words(framing)}, wanted 'confluent' or 'bare'")
         self.schema = schema
         self._header = b"\0" + schema_id.to_bytes(4, "big") if framing == "confluent" else b""
         self._scratch = Scratch()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
+from math import inf
 from typing import Any
 
 from schemas.avro import ABSENT, Array, AvroSchema, AvroType, Enum, Fixed, Map, Primitive, Record, Recursion, Union
@@ -16,6 +17,8 @@ from schemas.errors import RecordError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"timestamp-millis": timedelta(milliseconds=1), "timestamp-micros": timedelta(microseconds=1)}
+_LARGEST_FLOAT = 3.4028235677973362e38  # what is above is rounded to infinity
+_EXACT = Context(prec=2_000)  # digits: more than any decimal has
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 
 
@@ -52,7 +55,7 @@ def _told(kind: AvroType, named: Mapping[str, AvroType], value: Any) -> Any:
         return {key: _told(kind.values, named, each) for key, each in value.items()}
     if isinstance(value, bytes):
         if isinstance(kind, Primitive | Fixed) and kind.logical == "decimal":
-            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-kind.scale))
+            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-kind.scale, _EXACT))
         return value.decode("latin-1")
     return value
 
@@ -101,7 +104,7 @@ def _is_decimal(kind: AvroType) -> bool:
 def _unscaled(kind: AvroType, text: str) -> str:
     kind = kind.branches[0] if isinstance(kind, Union) else kind
     assert isinstance(kind, Primitive | Fixed)
-    return str(Decimal(int.from_bytes(text.encode("latin-1"), "big", signed=True)).scaleb(-kind.scale))
+    return str(Decimal(int.from_bytes(text.encode("latin-1"), "big", signed=True)).scaleb(-kind.scale, _EXACT))
 
 
 def _branch(kind: Union, named: Mapping[str, AvroType], value: Any, at: str) -> Any:
@@ -135,9 +138,19 @@ def _primitive(kind: Primitive | Fixed, value: Any, at: str) -> Any:
     if kind.kind in ("float", "double"):
         if not number:
             raise _wrong(at, value, "a number")
-        return float(value)
+        return _float(kind.kind, value, at)
     wanted = {"boolean": bool, "string": str, "null": type(None)}[kind.kind]
     return _of(wanted, value, at, {"boolean": "true or false", "string": "text", "null": "null"}[kind.kind])
+
+
+def _float(kind: str, value: float, at: str) -> float:
+    try:
+        made = float(value)
+    except OverflowError as error:
+        raise _wrong(at, value, "a number that a double holds") from error
+    if kind == "float" and _LARGEST_FLOAT < abs(made) < inf:
+        raise _wrong(at, value, "a number that a float holds")
+    return made
 
 
 def _moment(logical: str | None, text: str, at: str) -> int:
@@ -167,11 +180,12 @@ def _octets(kind: Primitive | Fixed, value: Any, at: str) -> bytes:
 
 def _decimal(kind: Primitive | Fixed, value: Any, at: str) -> bytes:
     try:
-        unscaled = Decimal(str(value)).scaleb(kind.scale)
-        units = int(unscaled)
-    except (InvalidOperation, ValueError, OverflowError) as error:
+        unscaled = Decimal(str(value)).scaleb(kind.scale, _EXACT)
+        fits = not unscaled or unscaled.adjusted() < kind.precision  # asked first: 1e999999 as an int takes its time
+        units = int(unscaled) if unscaled and fits else 0
+    except (ArithmeticError, ValueError) as error:
         raise _wrong(at, value, "a number") from error
-    if isinstance(value, bool) or units != unscaled or abs(units) >= 10**kind.precision:
+    if isinstance(value, bool) or not fits or units != unscaled or abs(units) >= 10**kind.precision:
         raise _wrong(at, value, f"a number of at most {kind.precision} digits, {kind.scale} of them after the point")
     size = kind.size_bytes if isinstance(kind, Fixed) else (units.bit_length() // 8) + 1
     try:

@@ -11,6 +11,7 @@ can't be read, which would be final. Only `latest` and `register`, asked at star
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
+from uuid import UUID
 
 from schemas.avro import AvroSchema, load_schema
 from schemas.errors import RetryLater, SchemaError, SettingsError
@@ -62,12 +64,12 @@ class _Warnings:
     """Says once why an id has no schema, and again only if the reason is another: an id may be asked for with every batch."""
 
     def __init__(self) -> None:
-        self._said: dict[int, str] = {}
+        self._said: dict[int | UUID, str] = {}
 
-    def say(self, schema_id: int, why: str) -> None:
+    def say(self, schema_id: int | UUID, why: str) -> None:
         if self._said.get(schema_id) != why:
             self._said[schema_id] = why
-            _log.warning("a schema counts as unknown schema_id=%d reason=%s", schema_id, why)
+            _log.warning("a schema counts as unknown schema_id=%s reason=%s", schema_id, why)
 
 
 class FileRegistry:
@@ -93,6 +95,17 @@ class FileRegistry:
                 raise RetryLater(str(error)) from error
             self._warnings.say(schema_id, str(error))  # a copy may be under way
             return None
+
+    def schema_of_guid(self, guid: UUID) -> AvroSchema | None:
+        """The schema whose GUID, as a folder has them, this is."""
+        numbers = [number for number, paths in self._files().items() if len(paths) == 1]
+        return next((found for number in numbers if (found := self.schema(number)) is not None and _guid(found) == guid), None)
+
+    def guid_of(self, subject: str, schema: AvroSchema) -> UUID | None:
+        """The GUID under which a subject has a schema: made of its text."""
+        number = self.id_of(subject, schema)
+        found = None if number is None else self.schema(number)
+        return None if found is None else _guid(found)
 
     def latest(self, subject: str) -> tuple[int, AvroSchema] | None:
         ids = {schema_id: path for schema_id, path in self._sound_files().items() if _subject(path) == subject}
@@ -163,6 +176,7 @@ class ConfluentRegistry:
         self._place, user_info = _without_secrets(url)  # shown in messages, ours and the client's
         self._client = _client(self._place, {**user_info, **(options or {})})
         self._known: dict[int, AvroSchema] = {}
+        self._by_guid: dict[UUID, AvroSchema] = {}
         self._warnings = _Warnings()
 
     def schema(self, schema_id: int) -> AvroSchema | None:
@@ -177,6 +191,27 @@ class ConfluentRegistry:
                 self._client.clear_caches()  # the client would never ask for this id again
                 return None
         return self._known[schema_id]
+
+    def schema_of_guid(self, guid: UUID) -> AvroSchema | None:
+        """The schema that the server calls so."""
+        if guid not in self._by_guid:
+            found = self._look_up(lambda: self._client.get_schema_by_guid(str(guid)))
+            if found is None:
+                return None
+            try:
+                self._by_guid[guid] = self._parse(found, f"schema {guid}")
+            except SchemaError as error:
+                self._warnings.say(guid, str(error))
+                self._client.clear_caches()
+                return None
+        return self._by_guid[guid]
+
+    def guid_of(self, subject: str, schema: AvroSchema) -> UUID | None:
+        """The GUID under which a subject has a schema; None where the server has none."""
+        from confluent_kafka.schema_registry import Schema
+
+        found = self._look_up(lambda: self._client.lookup_schema(subject, Schema(json.dumps(schema.definition), "AVRO")))
+        return None if found is None or found.guid is None else UUID(found.guid)
 
     def latest(self, subject: str) -> tuple[int, AvroSchema] | None:
         found = self._look_up(lambda: self._client.get_latest_version(subject))
@@ -265,6 +300,15 @@ def registered_id(registry: Registry, subject: str, schema: AvroSchema) -> tuple
     return older, "" if older is not None else f"is registered as id {latest[0]} with other fields"
 
 
+def schema_of_guid(registry: Registry, guid: UUID) -> AvroSchema | None:
+    """The schema with a GUID; None if the registry knows none: later it may.
+
+    Raises:
+        RetryLater: the registry does not answer.
+    """
+    return registry.schema_of_guid(guid) if isinstance(registry, FileRegistry | ConfluentRegistry) else None
+
+
 def open_registry(place: str | Path, options: Mapping[str, Any] | None = None) -> Registry:
     """The registry at a URL or in a folder."""
     if isinstance(place, str) and "://" in place:
@@ -300,6 +344,11 @@ def _client(url: str, options: dict[str, Any]) -> Any:
     except OSError as error:  # with a certificate or a key, which it reads at once
         files = ", ".join(f"{key}={value}" for key, value in settings.items() if key.endswith(".location"))
         raise SettingsError(f"schema registry: {files}: {error.strerror or error}; wanted files in PEM that can be read") from error
+
+
+def _guid(schema: AvroSchema) -> UUID:
+    text = json.dumps(schema.definition, sort_keys=True, separators=(",", ":"))
+    return UUID(bytes=hashlib.sha256(text.encode()).digest()[:16])
 
 
 def _only(paths: list[Path]) -> Path:

@@ -34,12 +34,16 @@ class Reject(IntEnum):
     BAD_BOOLEAN = 10  # a boolean is neither 0 nor 1
     TOO_LARGE = 11  # the value is above the size limit
     OUT_OF_RANGE = 12  # a decimal's unscaled value, or a number inside a union, needs more than 64 bits
+    BAD_JSON = 13  # a JSON body is no JSON object
+    BAD_ENVELOPE = 14  # a CloudEvent's attribute is missing, or not what it must be
 
     # schema: the bytes may be right, but they can't become what the reader's schema says
     UNKNOWN_SCHEMA = 20  # no schema has this id
     UNREADABLE_SCHEMA = 21  # the writer's schema can't be resolved to the reader's
     UNKNOWN_SYMBOL = 22  # the writer's symbol is not one of the reader's, and the reader has no default
     WRONG_BRANCH = 23  # the writer's branch of a union is none of the reader's; a null for a field that takes none
+    BAD_FIELD = 24  # a field of a JSON body is missing, or not what its Avro type takes
+    UNKNOWN_FINGERPRINT = 25  # single-object Avro of a schema that the topic does not name
 
     # rule: what every pipeline asks of its records
     NULL_KEY = 30
