@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from schemas.errors import MillraceError as MillraceError
     from schemas.errors import RecordError as RecordError
     from schemas.errors import Refused as Refused
+    from schemas.framing import CloudEvents as CloudEvents
+    from schemas.framing import SingleObject as SingleObject
     from schemas.rules import Rule as Rule
     from schemas.rules import in_range as in_range
     from schemas.rules import one_of as one_of
@@ -77,6 +79,7 @@ _HOMES = {
         "Symbols",
     ),
     "schemas.errors": ("DefinitionError", "MillraceError", "RecordError", "Refused"),
+    "schemas.framing": ("CloudEvents", "SingleObject"),
     "schemas.rules": ("Rule", "in_range", "one_of", "present", "valency"),
     "streams.online.feature_reader": ("FeatureReader",),
     "streams.online.key_features": ("KeyFeatures",),
@@ -105,6 +108,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CloudEvents",
     "Column",
     "Columns",
     "Constant",
@@ -141,6 +145,7 @@ __all__ = [
     "Refused",
     "Row",
     "Rule",
+    "SingleObject",
     "Std",
     "Sum",
     "Symbols",

@@ -75,13 +75,13 @@ class Account:
             metrics.resident_keys.labels(entity).set(keys)
 
     def _count_schemas(self, batch: Batch) -> None:
-        """Which versions come: only ids that the registry knows become labels."""
+        """Which versions come: only ids that the registry knows become labels, and the numbers of schemas that have no id."""
         if batch.schema_ids is None or batch.origins is not None or not len(batch):
             return
         known = (batch.rejected == Reject.USABLE) | (batch.rejected > Reject.UNKNOWN_SCHEMA)
         ids, counts = np.unique(batch.schema_ids[known], return_counts=True)
         for schema_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            if schema_id >= 0:
+            if schema_id != -1:
                 self._metrics.by_schema.labels(batch.spans[0].topic, schema_id).inc(count)
 
     def _labels(self, batch: Batch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import Column, Columns, Ints, Mask, PackedBytes
+from schemas.framing import HeadersByRow
 from transforms.label import LabelRows
 from transforms.store import Writes
 
@@ -63,12 +63,6 @@ class OriginPlaces:
         return Address(self.topics[self.codes[row]], int(self.partitions[row]), int(self.offsets[row]))
 
 
-class Headers(Protocol):
-    """Gives a row's headers when they are asked for: only dead letters need them."""
-
-    def __call__(self, row: int) -> Sequence[tuple[str, bytes | None]]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The records of one turn of the source, as columns of equal length.
@@ -83,7 +77,7 @@ class Batch:
     keys: Sequence[bytes | None]  # n
     raw: PackedBytes  # n values as they came, for dead letters and replay
     absent: Mask  # shape (n,): null values
-    headers: Headers
+    headers: HeadersByRow  # of the rows that have any
     columns: Columns  # each of length n
     rejected: NDArray[np.uint8]  # shape (n,): 0 = usable, else a `Reject` code
     tokens: Mapping[int, int] = field(default_factory=dict)  # by partition: the assignment its rows were polled under

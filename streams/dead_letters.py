@@ -45,7 +45,7 @@ class Refused:
 def as_it_came(batch: Batch, row: int) -> Refused:
     """The record of a row, where the stage that refuses it is the one that read it first."""
     value = None if batch.absent[row] else batch.raw[row]
-    return Refused(batch.address(row), value, batch.keys[row], tuple(batch.headers(row)), int(batch.arrived_ms[row]))
+    return Refused(batch.address(row), value, batch.keys[row], tuple(batch.headers.get(row, ())), int(batch.arrived_ms[row]))
 
 
 @dataclass(frozen=True, slots=True)

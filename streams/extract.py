@@ -89,18 +89,19 @@ class Extract:
 
     def _decode(self, batch: Batch) -> Decoded:
         for _ in range(self._retries):
-            decoded = self._decoder.decode(batch.raw, batch.absent)
+            decoded = self._decoder.decode(batch.raw, batch.absent, batch.headers)
             undecided = self._undecided(batch, decoded)
             if not undecided.any():
                 return decoded
             if not all(self._refusals.patient(partition) for partition, rows in batch.partitions() if undecided[rows].any()):
                 break
             self._sleep(RETRY_SECONDS)
-        decoded = self._decoder.decode(batch.raw, batch.absent)
+        decoded = self._decoder.decode(batch.raw, batch.absent, batch.headers)
         for row in np.flatnonzero(self._undecided(batch, decoded)).tolist():
             at = batch.address(row)
             if batch.replay:  # it was known when the record was scored: refusing it now would take it out of the windows in silence
-                raise RetryLater(f"{at} was scored with schema id {decoded.schema_ids[row]}, which the registry does not know any more")
+                named = self._decoder.schema_words(batch.raw[row], batch.headers.get(row, ()))
+                raise RetryLater(f"{at} was scored with schema {named}, which the registry does not know any more")
             self._refusals.refuse_schema(at.partition, int(decoded.schema_ids[row]), at.offset)
         return decoded
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import PackedBytes
+from schemas.framing import HeadersByRow
 from streams.batch import Batch, Span
 from streams.come_back import COUNTED, counted_offset
 from streams.kafka import Record
@@ -35,6 +36,7 @@ def pack(
         rows.extend(found)
         start += len(found)
     values = [message.value() for message in rows]
+    headers = headers_by_row(rows)
     absent = np.zeros(len(rows), np.bool_)
     if None in values:
         absent[:] = [value is None for value in values]
@@ -45,22 +47,26 @@ def pack(
         keys=[message.key() for message in rows],
         raw=PackedBytes.pack([value or b"" for value in values]),
         absent=absent,
-        headers=lambda row: rows[row].headers() or (),
+        headers=headers,
         columns={},
         rejected=np.zeros(len(rows), np.uint8),
         tokens={partition: tokens[partition] for partition in next_offsets},
         replay=replay,
-        first_offsets=first_offsets(topic, rows),
+        first_offsets=first_offsets(topic, rows, headers),
     )
 
 
-def first_offsets(topic: str, rows: Sequence[Record]) -> NDArray[np.int64] | None:
+def headers_by_row(rows: Sequence[Record]) -> HeadersByRow:
+    """The headers of the records that have any."""
+    return {row: headers for row, message in enumerate(rows) if (headers := message.headers())}
+
+
+def first_offsets(topic: str, rows: Sequence[Record], headers: HeadersByRow | None = None) -> NDArray[np.int64] | None:
     """Under which offset the windows hold records that came back as dead letters, else -1; None if they hold none."""
     found: NDArray[np.int64] | None = None
-    for row, message in enumerate(rows):
-        headers = message.headers()
-        if headers and (COUNTED, b"true") in headers:
-            offset = counted_offset(topic, message.partition(), headers)
+    for row, given in (headers_by_row(rows) if headers is None else headers).items():
+        if (COUNTED, b"true") in given:
+            offset = counted_offset(topic, rows[row].partition(), given)
             if found is None:
                 found = np.full(len(rows), -1, np.int64)
             found[row] = offset

@@ -11,7 +11,7 @@ from streams.extract import Read
 WORDS = {
     Reject.NULL_KEY: "the record has no key; wanted the text of {key!r}, since the key decides which worker owns its state",
     Reject.TOO_LARGE: "the value has {size} bytes, more than its topic takes",
-    Reject.UNKNOWN_SCHEMA: "schema id {schema_id} is not in the registry",
+    Reject.UNKNOWN_SCHEMA: "schema {schema} is not in the registry",
     Reject.NON_FINITE_FEATURE: "a feature is not a finite number; the event is counted in later windows",
     Reject.UNMATCHED_LABEL: "no event with the label's id is remembered: it came before its event, or the event is unknown, was too late, "
     "or is too old for any window",
@@ -31,11 +31,11 @@ def refusal(read: Read, decoder: Decoder, batch: Batch, row: int) -> tuple[Recor
     elif code == Reject.KEY_MISMATCH:
         words = f"the record's key is {_short(batch.keys[row])}, its field {read.key!r} says otherwise; wanted the field's text as key"
     elif code in WORDS:
-        schema_id = -1 if batch.schema_ids is None else int(batch.schema_ids[row])
         size = int(batch.raw.ends[row] - batch.raw.starts[row])
-        words = WORDS[Reject(code)].format(key=read.key, size=size, schema_id=schema_id)
+        named = decoder.schema_words(batch.raw[row], batch.headers.get(row, ())) if code == Reject.UNKNOWN_SCHEMA else ""
+        words = WORDS[Reject(code)].format(key=read.key, size=size, schema=named)
     else:
-        found = decoder.explain(None if batch.absent[row] else batch.raw[row])
+        found = decoder.explain(None if batch.absent[row] else batch.raw[row], batch.headers.get(row, ()))
         words = found.detail
     return RecordError(label(code, names), words), stage(code)
 

@@ -55,7 +55,7 @@ def _go_along(topic: str, batch: Batch, rows: Ints) -> Mapping[int, Headers]:
     """What the next stage has to know of events that came back as dead letters, if it holds them."""
     if batch.first_offsets is None:
         return {}
-    found = {row: passed_on(topic, batch.headers(row)) for row in rows[batch.first_offsets[rows] >= 0].tolist()}
+    found = {row: passed_on(topic, batch.headers.get(row, ())) for row in rows[batch.first_offsets[rows] >= 0].tolist()}
     return {row: headers for row, headers in found.items() if headers}
 
 

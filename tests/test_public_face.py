@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = [
     *(
+        "CloudEvents",
         "Column",
         "Columns",
         "Constant",
@@ -43,6 +44,7 @@ NAMES = [
         "Refused",
         "Row",
         "Rule",
+        "SingleObject",
         "Std",
         "Sum",
         "Symbols",

@@ -13,6 +13,7 @@ from typing import Any
 from schemas.avro import AvroSchema
 from schemas.constraints import Constraints
 from schemas.features import Json
+from schemas.framing import asks_a_registry, framing_words
 from streams.catalogue.fields import Fields, event_fields, fields_of, label_fields, merge
 from streams.catalogue.live import look, partitions_of
 from streams.catalogue.versions import Versions
@@ -140,11 +141,11 @@ class Catalogue:
             "record": str(schema),
             "file": file,
             "fingerprint": schema.fingerprint,
-            "framing": topic.framing,
+            "framing": framing_words(topic.framing),
             "key": topic.key,
             "event_id": topic.event_id,
             "event_time": topic.event_time,
-            "versions": self._versions.of(bound, topic.subject, schema) if topic.framing == "confluent" else None,
+            "versions": self._versions.of(bound, topic.subject, schema) if asks_a_registry(topic.framing) else None,
         }
         entry.schemas.append(told)
         if constraints is not None:

@@ -63,7 +63,7 @@ def check_words(facts: Mapping[str, Any]) -> str:
     lines = [
         f"pipeline {facts['pipeline']}  fingerprint {facts['fingerprint']}",
         f"  reads    {topics['input']}  key {source['key']}, event time {source['event_time']['column']}",
-        f"  schema   {source['schema']}  {source['schema_fingerprint']}, {source['framing']}",
+        f"  schema   {source['schema']}  {source['schema_fingerprint']}, {source['read_as']}",
         f"  writes   {topics['output']}, dead letters {topics['dead_letters']}  {facts['delivery']}",
         f"  rules    {', '.join(rule['name'] for rule in facts['rules'])}",
     ]

@@ -140,7 +140,7 @@ class DryRun:
             keys=[event.key for event in events],
             raw=PackedBytes.pack([event.value or b"" for event in events]),
             absent=np.zeros(count, np.bool_),
-            headers=lambda row: (),
+            headers={},
             columns={},
             rejected=np.zeros(count, np.uint8),
             tokens={PARTITION: TOKEN},

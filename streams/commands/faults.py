@@ -8,12 +8,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.errors import DefinitionError
 from schemas.features import Json
 from streams.commands.common import AsJson, PipelineFile, Which, bound_of, say
+
+if TYPE_CHECKING:
+    from streams.definition.bound import Bound
 
 ROUND_SECONDS = 45.0
 SEEDS = 1_000_000
@@ -41,6 +45,16 @@ def faults(
     sys.exit(0 if facts["holds"] else 1)
 
 
+def _refuse_framings(bound: Bound) -> None:
+    """The events made up here are Avro, and their checker reads no more."""
+    from schemas.framing import framing_words
+
+    for topic in (bound.input, *([] if bound.labels is None else [bound.labels.topic])):
+        if topic.framing not in ("confluent", "bare"):
+            found = framing_words(topic.framing)
+            raise DefinitionError(f"topic {topic.name!r} is {found}; this command makes events in framing 'confluent' or 'bare' only")
+
+
 def prove(pipeline: Path, which: str | None, minutes: float, seed: int, rate: float) -> dict[str, Json]:
     """What a run of faults comes to.
 
@@ -52,7 +66,7 @@ def prove(pipeline: Path, which: str | None, minutes: float, seed: int, rate: fl
     from streams.faults.play import Account, forget, judge, play, seeds
     from streams.local.redis import find_server
 
-    bound_of(pipeline, which)  # what is wrong with it is said before anything is started
+    _refuse_framings(bound_of(pipeline, which))  # what is wrong with it is said before anything is started
     find_server()
     account = Account(seed)
     base = Path(tempfile.mkdtemp(prefix="millrace-faults-"))

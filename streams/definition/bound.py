@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.avro import AvroSchema, load_schema
+from schemas.bodies import bodies
 from schemas.columns import Column, Constant, Ints, Nullable
 from schemas.constraints import Constraints
-from schemas.errors import DefinitionError
+from schemas.errors import DefinitionError, SchemaError
 from schemas.features import Feature, FeatureSet, Json, fingerprint
+from schemas.framing import describe_framing, loaded
 from schemas.reject import MOST_RULES
 from schemas.rules import Rule
 from streams.definition.bound_constraints import (
@@ -200,7 +202,7 @@ class Bound:
         labels: list[Json] = [] if self.labels is None else [describe_labels(self.labels)]
         return fingerprint(
             [
-                [self.schema.fingerprint, self.input.framing, self.key, self.event_id, self._event_time()],
+                [self.schema.fingerprint, describe_framing(self.input.framing), self.key, self.event_id, self._event_time()],
                 [rule.describe() for rule in self.rules],
                 [derived.describe() for derived in self.pipeline.derived],
                 self.state_fingerprint,
@@ -263,10 +265,12 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
         SchemaError: the schema file or its constraints are missing or broken.
         DefinitionError: the pipeline names what is not there, or uses a column for what it can't be.
     """
+    pipeline = _with_files(pipeline, folder)
     constraints = bind_constraints(pipeline.input, folder)
     refuse_absent(fields_named(pipeline), constraints)
     schema = with_defaults(load_schema(folder / _given(pipeline.input.schema)), constraints)
     columns = event_columns(schema)
+    _check_framing(pipeline.input, schema)
     check = _Names(pipeline, columns, pipeline.input)
     event_time = check.event_time()
     check.field("key", pipeline.input.key, _TEXT_TYPES)
@@ -282,6 +286,22 @@ def bind(pipeline: Pipeline, folder: Path) -> Bound:
     return Bound(pipeline, folder, schema, columns, event_time, rules, features, labels, constraints)
 
 
+def _with_files(pipeline: Pipeline, folder: Path) -> Pipeline:
+    """The same with the schemas that its topics' framings name."""
+    pipeline = replace(pipeline, input=replace(pipeline.input, framing=loaded(pipeline.input.framing, folder)))
+    if pipeline.labels is None:
+        return pipeline
+    topic = pipeline.labels.topic
+    return replace(pipeline, labels=replace(pipeline.labels, topic=replace(topic, framing=loaded(topic.framing, folder))))
+
+
+def _check_framing(topic: Topic, schema: AvroSchema) -> None:
+    try:
+        bodies(schema, topic.framing)
+    except SchemaError as error:
+        raise DefinitionError(f"topic {topic.name!r}: {error}") from error
+
+
 def _check_rules(whose: str, rules: tuple[Rule, ...]) -> None:
     """Rules are told apart by name, and each has a reject code."""
     twice = repeated(rule.name for rule in rules)
@@ -295,7 +315,7 @@ def describe_labels(labels: BoundLabels) -> dict[str, Json]:
     """The definition, for a fingerprint."""
     return {
         "schema": labels.schema.fingerprint,
-        "framing": labels.topic.framing,
+        "framing": describe_framing(labels.topic.framing),
         "event_id": labels.event_id,
         "event_time": {"column": labels.event_time.column, "units_per_ms": labels.event_time.units_per_ms},
         "value": labels.value,
@@ -430,6 +450,7 @@ def bind_labels(pipeline: Pipeline, folder: Path, event: Mapping[str, EventColum
     written = load_schema(folder / _given(topic.schema))
     schema = with_defaults(written, constraints)
     columns = event_columns(schema)
+    _check_framing(topic, schema)
     check = _Names(pipeline, columns, topic)
     event_time = check.event_time()
     check.field("key", topic.key, _TEXT_TYPES)

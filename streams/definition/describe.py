@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.constraints_rules import is_constraint
 from schemas.features import Json
+from schemas.framing import describe_framing, framing_words
 from streams.definition.bound import Bound, BoundLabels, describe_labels
 from transforms.entity import Entity
 
@@ -25,7 +26,8 @@ def describe(bound: Bound) -> dict[str, Json]:
         "input": {
             "schema": bound.input.schema,
             "schema_fingerprint": bound.schema.fingerprint,
-            "framing": bound.input.framing,
+            "framing": describe_framing(bound.input.framing),
+            "read_as": framing_words(bound.input.framing),
             "key": bound.key,
             "event_id": bound.event_id,
             "event_time": {"column": bound.event_time.column, "units_per_ms": bound.event_time.units_per_ms},

@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
 
 from schemas.environment import NAME, SERVING, refuse_training
 from schemas.errors import DefinitionError
+from schemas.framing import WORDS, CloudEvents, Framing, SingleObject, framing_words
 from schemas.rules import Rule
 from streams.suggestion import did_you_mean
 from transforms.derive import Derived
 from transforms.entity import Entity
-
-Framing = Literal["confluent", "bare"]
 
 MOST_PARTITIONS = 100_000
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # the broker takes 249; `.dlq` needs four
@@ -35,7 +33,10 @@ class Topic:
         key: the field whose text (UTF-8) is the record's key. Needed for an input.
         event_time: the field that says when it happened, a long with logical type timestamp-millis or -micros. Needed for an input.
         event_id: the field that names an event. Needed for an input.
-        framing: ``confluent`` = a magic byte and the schema's id before the Avro bytes; ``bare`` = nothing before them.
+        framing: what stands around its values. ``confluent`` = the schema's id or GUID before the Avro bytes or in a header, written
+            before them; ``confluent-header`` = read alike, and written in a header; ``bare`` = Avro bytes alone; ``json`` = JSON
+            objects; `SingleObject` = Avro's own single-object encoding; `CloudEvents` = CloudEvents of JSON or Avro. An output is
+            ``confluent`` or ``bare``.
         partitions: how many it has, if the definition is to say so: the plan follows from it where no broker is asked, and a topic
             of another count is refused. None = as it is made.
         constraints: path of the constraints of its values, relative to the pipeline file; None = those beside the schema, if there are
@@ -56,8 +57,9 @@ class Topic:
     def __post_init__(self) -> None:
         if not _is_like(_TOPIC_NAME, self.name) or self.name in (".", ".."):
             raise DefinitionError(f"{self.name!r} is no name for a topic: wanted 1 to 245 of a-z, A-Z, 0-9, '.', '_' and '-'")
-        if self.framing not in ("confluent", "bare"):
-            raise DefinitionError(f"topic {self.name!r}: framing {self.framing!r}, wanted 'confluent' or 'bare'")
+        if not isinstance(self.framing, SingleObject | CloudEvents) and self.framing not in WORDS:
+            words = ", ".join(map(repr, WORDS))
+            raise DefinitionError(f"topic {self.name!r}: framing {self.framing!r}, wanted {words}, SingleObject(...) or CloudEvents(...)")
         if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST_PARTITIONS):
             raise DefinitionError(f"topic {self.name!r}: partitions {self.partitions!r}, wanted 1 to {MOST_PARTITIONS}")
         if not isinstance(self.environment, str) or not NAME.fullmatch(self.environment):
@@ -215,6 +217,9 @@ class Pipeline:
                 )
         if self.output.name in (self.input.name, self.input.dead_letters):
             raise DefinitionError(f"pipeline {self.name!r}: {self.output.name!r} can't be its output as well")
+        if self.output.framing not in ("confluent", "bare"):
+            framing = framing_words(self.output.framing)
+            raise DefinitionError(f"topic {self.output.name!r}: an output can't be {framing}, wanted framing='confluent' or 'bare'")
         if self.output.schema is not None:
             raise DefinitionError(f"pipeline {self.name!r}: the schema of its output {self.output.name!r} is derived; leave schema out")
 

@@ -14,17 +14,20 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from schemas.avro import read_value, write_value
+from schemas.avro import write_value
 from schemas.codec import Decoder, Encoder
 from schemas.columns import PackedBytes
+from schemas.dress import Dress
 from schemas.errors import DefinitionError, MillraceError, RecordError, SchemaError, SettingsError
 from schemas.features import Json
+from schemas.framing import Headers
 from schemas.json_record import as_it_travels, json_of_record, record_of_json
+from schemas.read_record import as_read
 from schemas.registry import Registry
 from streams.dead_letters import OURS
 from streams.definition.inlet import Inlet
 from streams.dlq.letters import Place, StoredLetter, place_of, read_record
-from streams.dlq.second_look import HEADER_BYTES, Draft, Verdict
+from streams.dlq.second_look import Draft, Verdict
 from streams.settings import KafkaSettings
 from streams.suggestion import did_you_mean
 
@@ -73,7 +76,7 @@ class AsTheyAre:
             wanted = letter.said.get(f"{OURS}{what}_sha256")
             if wanted is not None and hashlib.sha256(content or b"").hexdigest() != wanted:
                 return Draft(letter, None, None, GONE.format(what=what, at=letter.source))
-        return Draft(letter, record.key(), record.value())
+        return Draft(letter, record.key(), record.value(), headers=tuple(record.headers() or ()))
 
 
 class ColumnFix:
@@ -83,19 +86,19 @@ class ColumnFix:
         place: ``FILE.py:FUNCTION``.
         inlet: where the records come in.
         registry: knows the writers' schemas.
-        schema_id: of the inlet's own schema, which the changed events are written with.
+        dress: how changed events are written.
         before: makes the drafts that are changed.
 
     Raises:
         DefinitionError: there is no such function.
     """
 
-    def __init__(self, place: str, inlet: Inlet, registry: Registry, schema_id: int, before: Fix) -> None:
+    def __init__(self, place: str, inlet: Inlet, registry: Registry, dress: Dress, before: Fix) -> None:
         self.name = place
         self._function = _function(place)
         self._before = before
         self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
-        self._encoder = Encoder(inlet.schema, inlet.topic.framing, schema_id)
+        self._encoder, self._dress = Encoder(inlet.schema, "bare"), dress
 
     def takes(self, letter: StoredLetter) -> bool:
         return self._before.takes(letter)
@@ -108,17 +111,27 @@ class ColumnFix:
         """
         drafts = self._before(letters)
         values = PackedBytes.pack([draft.value or b"" for draft in drafts])
-        decoded = self._decoder.decode(values, np.array([draft.value is None for draft in drafts], np.bool_))
+        absent = np.array([draft.value is None for draft in drafts], np.bool_)
+        decoded = self._decoder.decode(values, absent, {row: draft.given for row, draft in enumerate(drafts) if draft.given})
         readable = np.flatnonzero((decoded.rejected == 0) & np.array([not draft.trouble for draft in drafts], np.bool_))
         made = list(drafts)
         if len(readable):
-            for row, value in zip(readable.tolist(), self._changed(values.take(readable)), strict=True):
-                draft = drafts[row]
-                made[row] = Draft(draft.letter, draft.key, value, changed=value != draft.value)
+            chosen = [drafts[row] for row in readable.tolist()]
+            for row, avro in zip(readable.tolist(), self._changed(chosen), strict=True):
+                made[row] = self._dressed(drafts[row], avro)
         return made
 
-    def _changed(self, values: PackedBytes) -> PackedBytes:
-        columns = dict(self._decoder.decode(values).columns)
+    def _dressed(self, draft: Draft, avro: bytes) -> Draft:
+        try:
+            value, headers = self._dress(avro, draft.given)
+        except RecordError as error:
+            return Draft(draft.letter, None, None, error.detail)
+        return Draft(draft.letter, draft.key, value, changed=value != draft.value, headers=headers)
+
+    def _changed(self, drafts: Sequence[Draft]) -> PackedBytes:
+        """The Avro bytes of changed events."""
+        values = PackedBytes.pack([draft.value or b"" for draft in drafts])
+        columns = dict(self._decoder.decode(values, None, {row: draft.given for row, draft in enumerate(drafts) if draft.given}).columns)
         with _FaultsOf(self.name):
             changed = self._function(columns)
             if not isinstance(changed, Mapping):
@@ -136,16 +149,16 @@ class EditedCopies:
     Args:
         file: the copies.
         inlet: where the records come in.
-        prefix: what stands before the Avro bytes of its values.
+        dress: how edited events are written.
         before: makes the drafts that are changed.
 
     Raises:
         SchemaError: the file can't be read, or a line of it is no copy of a letter.
     """
 
-    def __init__(self, file: Path, inlet: Inlet, prefix: bytes, before: Fix) -> None:
+    def __init__(self, file: Path, inlet: Inlet, dress: Dress, before: Fix) -> None:
         self.name = file.name
-        self._prefix = prefix
+        self._dress = dress
         self._before = before
         self._to_record, self._plain = record_of_json(inlet.schema), as_it_travels(inlet.schema)
         self.copies = _copies(file)
@@ -166,15 +179,15 @@ class EditedCopies:
             key = bytes.fromhex(copy["key_hex"])
         elif "key" in copy:
             key = None if copy["key"] is None else str(copy["key"]).encode()
-        value = draft.value
+        value, headers = draft.value, draft.given
         if copy.get("value") is not None:
             try:
-                value = self._prefix + write_value(self._to_record(copy["value"]), self._plain)
+                value, headers = self._dress(write_value(self._to_record(copy["value"]), self._plain), headers)
             except RecordError as error:
                 return Draft(letter, None, None, error.detail)
         elif "value_hex" in copy:
             value = bytes.fromhex(copy["value_hex"])
-        return Draft(letter, key, value, changed=(key, value) != (draft.key, draft.value))
+        return Draft(letter, key, value, changed=(key, value) != (draft.key, draft.value), headers=headers)
 
 
 def write_copies(verdicts: Sequence[Verdict], inlet: Inlet, registry: Registry, out: TextIO) -> None:
@@ -186,9 +199,8 @@ def write_copies(verdicts: Sequence[Verdict], inlet: Inlet, registry: Registry, 
 
 class _Telling:
     def __init__(self, inlet: Inlet, registry: Registry) -> None:
-        self._inlet, self._registry = inlet, registry
         self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
-        self._reader, self._json = as_it_travels(inlet.schema), json_of_record(inlet.schema)
+        self._json = json_of_record(inlet.schema)
 
     def __call__(self, verdict: Verdict) -> dict[str, Json]:
         draft = verdict.draft
@@ -201,20 +213,16 @@ class _Telling:
             copy["key"] = None if draft.key is None else draft.key.decode()
         except UnicodeDecodeError:
             copy["key_hex"] = (draft.key or b"").hex()
-        event = self._event(draft.value)
+        event = self._event(draft.value, draft.given)
         copy["value"] = event
         if event is None and draft.value is not None:
             copy["value_hex"] = draft.value.hex()
         return copy
 
-    def _event(self, value: bytes | None) -> Json:
-        if value is None or self._decoder.decode(PackedBytes.pack([value])).rejected[0]:
+    def _event(self, value: bytes | None, headers: Headers) -> Json:
+        if value is None or self._decoder.decode(PackedBytes.pack([value]), None, {0: headers}).rejected[0]:
             return None
-        if self._inlet.topic.framing == "bare":
-            writer, body = self._inlet.schema, value
-        else:
-            writer, body = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big")) or self._inlet.schema, value[HEADER_BYTES:]
-        event: Json = self._json(read_value(body, as_it_travels(writer), self._reader))
+        event: Json = self._json(as_read(self._decoder, value, headers))
         return event
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from schemas.dress import Dress
 from schemas.errors import SettingsError
 from schemas.features import Json
 from schemas.registry import open_registry
@@ -22,9 +23,9 @@ from streams.dlq.letters import Choice, StoredLetter, read_letters
 from streams.dlq.passages import Passages
 from streams.dlq.receipts import Action, Ledger, Run, read_ledger
 from streams.dlq.returning import Sending, chunks
-from streams.dlq.second_look import HEADER_BYTES, SecondLook, Verdict
+from streams.dlq.second_look import SecondLook, Verdict
 from streams.kafka import TopicFacts, admin, topic_facts
-from streams.producer.send_file import wire_prefix
+from streams.producer.send_file import dress_of
 from streams.settings import Settings
 
 RETURN_BYTES = 1_024  # that the headers of a return take, at most, with the record's own frame
@@ -61,23 +62,22 @@ class Desk:
         self.registry = open_registry(settings.registry.place(inlet.bound.schema_folder), settings.registry.client_keys)
 
     @cached_property
-    def _prefix(self) -> bytes:
-        return wire_prefix(self.inlet, self.settings)
+    def _dress(self) -> Dress:
+        return dress_of(self.inlet, self.settings)
 
     @cached_property
     def look(self) -> SecondLook:
         """What judges."""
-        return SecondLook(self.inlet, self.registry, self._prefix, self.topic.max_record_bytes)
+        return SecondLook(self.inlet, self.registry, self._dress, self.topic.max_record_bytes)
 
     @cached_property
     def fix(self) -> Fix:
         """What changes letters before they are judged."""
         as_they_are = AsTheyAre(self.settings.kafka)
         if self.wanted.function:
-            schema_id = int.from_bytes(self._prefix[1:HEADER_BYTES], "big")
-            return ColumnFix(self.wanted.function, self.inlet, self.registry, schema_id, as_they_are)
+            return ColumnFix(self.wanted.function, self.inlet, self.registry, self._dress, as_they_are)
         if self.wanted.edited:
-            return EditedCopies(self.wanted.edited, self.inlet, self._prefix, as_they_are)
+            return EditedCopies(self.wanted.edited, self.inlet, self._dress, as_they_are)
         return as_they_are
 
     def letters(self) -> Iterator[StoredLetter]:
@@ -107,7 +107,7 @@ class Desk:
             words = f"its record is {source}, and {self.topic.name} has {self.topic.partitions} partitions now"
             return Verdict(verdict.draft, "not_replayable", words)
         draft = verdict.draft
-        size = len(draft.value or b"") + len(draft.key or b"") + sum(len(name) + len(text or b"") for name, text in draft.letter.given)
+        size = len(draft.value or b"") + len(draft.key or b"") + sum(len(name) + len(text or b"") for name, text in draft.given)
         size += RETURN_BYTES + (STAGE_BYTES * len(self._passages.hops) if draft.counted else 0)
         if size > self.topic.max_record_bytes:
             words = f"with the headers of its return it has about {size} bytes, and {self.topic.name} takes "

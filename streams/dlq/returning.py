@@ -196,8 +196,8 @@ def returning_headers(verdict: Verdict, run: Run) -> Iterator[Header]:
     letter = verdict.draft.letter
     source = letter.source
     assert source is not None, "nothing else passes"
-    yield from ((name, text) for name, text in letter.given if not name.startswith(REPLAY))
-    before = {name: text or b"" for name, text in letter.given}
+    yield from ((name, text) for name, text in verdict.draft.given if not name.startswith(REPLAY))
+    before = {name: text or b"" for name, text in verdict.draft.given}
     first = {"topic": source.topic, "partition": source.partition, "offset": source.offset}
     for name, value in first.items():
         yield REPLAY + name, before.get(REPLAY + name, str(value).encode())

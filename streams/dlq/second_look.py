@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from schemas.avro import read_value, write_value
+from schemas.avro import write_value
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
+from schemas.dress import Dress
+from schemas.framing import Header
+from schemas.json_record import as_it_travels
+from schemas.read_record import as_read
 from schemas.registry import Registry
+from schemas.reject import Reject
 from streams.batch import Batch, Span
 from streams.definition.inlet import Inlet
 from streams.dlq.letters import Place, StoredLetter
 from streams.extract import Extract
 from streams.refusal import refusal
 from streams.refusals import Refusals
-
-HEADER_BYTES = 5  # of a framed value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Draft:
         key, value: of the record.
         trouble: why there is none, in words; then key and value mean nothing.
         changed: whether it is another record than the refused one.
+        headers: of the record, if they are others than the letter's; None = they are the letter's.
     """
 
     letter: StoredLetter
@@ -37,6 +41,12 @@ class Draft:
     value: bytes | None
     trouble: str = ""
     changed: bool = False
+    headers: tuple[Header, ...] | None = None
+
+    @property
+    def given(self) -> tuple[Header, ...]:
+        """The record's own headers."""
+        return self.letter.given if self.headers is None else self.headers
 
     @property
     def counted(self) -> bool:
@@ -77,14 +87,14 @@ class SecondLook:
     Args:
         inlet: where the records come in.
         registry: knows the writers' schemas.
-        prefix: what stands before the Avro bytes of values that are written anew.
+        dress: how records are written that are written anew.
         max_record_bytes: what its topic takes.
     """
 
-    def __init__(self, inlet: Inlet, registry: Registry, prefix: bytes, max_record_bytes: int) -> None:
+    def __init__(self, inlet: Inlet, registry: Registry, dress: Dress, max_record_bytes: int) -> None:
         self._inlet = inlet
-        self._registry = registry
-        self._prefix = prefix
+        self._dress = dress
+        self._plain = as_it_travels(inlet.schema)
         self._decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
         self._extract = Extract(inlet.read, self._decoder, _Unlearned(), max_record_bytes, unknown_schema_retry_seconds=0)
 
@@ -111,13 +121,11 @@ class SecondLook:
 
     def _readable(self, draft: Draft) -> Draft:
         """A worker refuses a schema id for ever once it has refused it: its records are written anew under the input's own."""
-        if draft.letter.reason != "unknown_schema" or draft.changed or not self._prefix:
+        if draft.letter.reason != Reject.UNKNOWN_SCHEMA.label or draft.changed:
             return draft
-        value = draft.value or b""
-        writer = self._registry.schema(int.from_bytes(value[1:HEADER_BYTES], "big"))
-        assert writer is not None, "it was decoded just now"
-        record = read_value(value[HEADER_BYTES:], writer.parsed, self._inlet.schema.parsed)
-        return replace(draft, value=self._prefix + write_value(record, self._inlet.schema.parsed))
+        record = as_read(self._decoder, draft.value or b"", draft.given)
+        value, headers = self._dress(write_value(record, self._plain), draft.given)
+        return replace(draft, value=value, headers=headers)
 
 
 def _batch(inlet: Inlet, drafts: Sequence[Draft]) -> Batch:
@@ -129,7 +137,7 @@ def _batch(inlet: Inlet, drafts: Sequence[Draft]) -> Batch:
         keys=[draft.key for draft in drafts],
         raw=PackedBytes.pack([draft.value or b"" for draft in drafts]),
         absent=np.array([draft.value is None for draft in drafts], np.bool_),
-        headers=lambda row: (),
+        headers={row: draft.given for row, draft in enumerate(drafts) if draft.given},
         columns={},
         rejected=np.zeros(n, np.uint8),
         tokens={0: 0},

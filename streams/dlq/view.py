@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.avro import read_value
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.features import Json
-from schemas.json_record import as_it_travels
+from schemas.framing import Headers
+from schemas.read_record import as_written
 from schemas.registry import Registry, open_registry
 from streams.dead_letters import OURS
 from streams.definition.inlet import Inlet
@@ -63,23 +63,20 @@ def show_letter(inlet: Inlet, settings: Settings, at: str) -> dict[str, Json]:
         "key": text_of(letter.key),
         "timestamp": _iso(letter.said.get(OURS + "timestamp_ms")),
         "value_hex": None if letter.value is None else letter.value.hex(),
-        "value": told_value(inlet, registry, letter.value),
+        "value": told_value(inlet, registry, letter.value, letter.given),
         "context": dict(letter.said),
         "headers": {name: text_of(text) or "" for name, text in letter.given},
     }
 
 
-def told_value(inlet: Inlet, registry: Registry, value: bytes | None) -> Json:
+def told_value(inlet: Inlet, registry: Registry, value: bytes | None, headers: Headers = ()) -> Json:
     """What the value says: the event or label, or in words why its bytes are none."""
     if value is None:
         return "none: the record had no value, or the letter had no room for it"
     decoder = Decoder(inlet.schema, inlet.topic.framing, registry)
-    if decoder.decode(PackedBytes.pack([value])).rejected[0]:
-        return str(decoder.explain(value).detail)
-    if inlet.topic.framing == "bare":
-        return _told(read_value(value, as_it_travels(inlet.schema)))
-    writer = registry.schema(int.from_bytes(value[1:5], "big")) or inlet.schema
-    return _told(read_value(value[5:], as_it_travels(writer)))
+    if decoder.decode(PackedBytes.pack([value]), None, {0: headers}).rejected[0]:
+        return str(decoder.explain(value, headers).detail)
+    return _told(as_written(decoder, value, headers))
 
 
 def _iso(milliseconds: str | None) -> str | None:

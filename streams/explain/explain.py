@@ -244,7 +244,12 @@ class _Explanation:
                 "reader_fingerprint": self.bound.schema.fingerprint,
             },
             "size_bytes": int(batch.raw.ends[0] - batch.raw.starts[0]),
-            "fields": told_value(Inlet.of(self.bound, labels=False), registry, None if record is None else record.value()),
+            "fields": told_value(
+                Inlet.of(self.bound, labels=False),
+                registry,
+                None if record is None else record.value(),
+                () if record is None else record.headers() or (),
+            ),
             "came_back": first.came_back_from >= 0,
         }
 

@@ -7,12 +7,14 @@ import numpy as np
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.errors import HistoryError, SettingsError, TopicError
+from schemas.framing import CloudEvents
 from schemas.registry import open_registry
 from streams.batch import Address
 from streams.definition.bound import Bound
 from streams.explain.log import LogReader
 from streams.explain.served import Outputs
 from streams.hop import HopSchema, texts
+from streams.pack import headers_by_row
 from streams.planning.stage import stages
 from streams.settings import Settings
 
@@ -68,14 +70,16 @@ def _in_the_input(bound: Bound, settings: Settings, log: LogReader, event_id: st
     registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
     decoder = Decoder(bound.schema, bound.input.framing, registry)
     topic, wanted = bound.input.name, event_id.encode()
+    in_sight = bound.input.framing != "json" and not isinstance(bound.input.framing, CloudEvents)
     found = []
     for partition in range(log.partitions(topic)):
         span = log.span(topic, partition)
         for records in log.records(topic, partition, span.start, span.end):
-            likely = [record for record in records if wanted in (record.value() or b"")]
+            # The id's bytes stand in Avro as they are; in JSON they may be escaped, and in a CloudEvent among the headers.
+            likely = [record for record in records if not in_sight or wanted in (record.value() or b"")]
             if not likely:
                 continue
-            decoded = decoder.decode(PackedBytes.pack([record.value() or b"" for record in likely]))
+            decoded = decoder.decode(PackedBytes.pack([record.value() or b"" for record in likely]), None, headers_by_row(likely))
             ids = texts(decoded.columns[bound.event_id])
             for row in np.flatnonzero(decoded.rejected == 0).tolist():
                 if ids[row] == wanted:

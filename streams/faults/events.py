@@ -17,6 +17,7 @@ from typing import Any
 import fastavro
 
 from schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from schemas.framing import Framing
 from schemas.rules import Rule
 from streams.definition.bound import Bound
 from streams.definition.event_columns import EventColumn
@@ -178,7 +179,7 @@ class Events:
                 return chance.choice(WORDS)
         return None
 
-    def _framed(self, schema: Any, said: Mapping[str, Any], schema_id: int, framing: str) -> bytes:
+    def _framed(self, schema: Any, said: Mapping[str, Any], schema_id: int, framing: Framing) -> bytes:
         out = io.BytesIO()
         if framing == "confluent":
             out.write(b"\0" + struct.pack(">i", schema_id))

@@ -130,7 +130,7 @@ class _Working:
     def _usable(self, read: Bound | BoundLabels, records: Sequence[Record], letters: Sequence[Record]) -> dict[Place, Fields]:
         """The records that no rule refuses, by place, in the order of the log; each with its schema's id under an empty name."""
         topic = read.input if isinstance(read, Bound) else read.topic
-        reader = PlainReader(read.schema.definition, topic.framing, self._folder)
+        reader = PlainReader(read.schema.definition, "bare" if topic.framing == "bare" else "confluent", self._folder)
         since = first_refused(letters)
         found: dict[Place, Fields] = {}
         for record in records:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from schemas.avro import AvroType, Field, Primitive, Record, Union
 from schemas.codec import Decoder
 from schemas.columns import Ints, Mask, PackedBytes, Symbols
 from schemas.errors import HistoryError, RecordError
+from schemas.framing import HeadersByRow
 from schemas.layout import is_covered
 from schemas.reject import Reject
 from schemas.table import Table, chosen, strings, table_of, to_arrow
 from streams.batch import Batch, Span
 from streams.definition.bound import Bound
-from streams.extract import Extract
+from streams.extract import Extract, ExtractHop
+from streams.hop import HopSchema
+from streams.planning.stage import Stage
 from streams.refusal import refusal
 from streams.refusals import Refusals
 from streams.scored_event import TIMINGS
@@ -46,6 +49,7 @@ class Past:
         arrived_ms: shape (n,): when each came in.
         absent: shape (n,): records without a value; None = all have one.
         first_offsets: shape (n,): under which offset the windows hold a record that came back, else -1; None = no row did.
+        headers: by row, of the records that have any.
     """
 
     source: str
@@ -57,6 +61,7 @@ class Past:
     arrived_ms: Ints
     absent: Mask | None = None
     first_offsets: Ints | None = None
+    headers: HeadersByRow = field(default_factory=dict)
 
     def batch(self) -> Batch:
         """The same as a worker's batch."""
@@ -69,7 +74,7 @@ class Past:
             keys=self.keys,
             raw=self.values,
             absent=np.zeros(n, np.bool_) if self.absent is None else self.absent,
-            headers=lambda row: (),
+            headers=self.headers,
             columns={},
             rejected=np.zeros(n, np.uint8),
             tokens={self.partition: TOKEN},
@@ -87,25 +92,36 @@ class Featurize:
         decoder: for its records.
         max_record_bytes: larger ones are refused, as a worker would.
         labelled: whether labels stand among the records.
+        stage: the only one whose steps are taken, over records of its own input; None = all stages' in one pass, over the pipeline's input.
+
+    Attributes:
+        decoder: for its records.
+        names: derived columns and window features of the pipeline.
 
     Raises:
         HistoryError: an entity counts labels, which are not among the events.
     """
 
-    def __init__(self, bound: Bound, decoder: Decoder, max_record_bytes: int = 2**31 - 1, labelled: bool = False) -> None:
+    def __init__(
+        self, bound: Bound, decoder: Decoder, max_record_bytes: int = 2**31 - 1, labelled: bool = False, stage: Stage | None = None
+    ) -> None:
         counting = [entity.name for entity in bound.pipeline.entities if entity.has_labels]
-        if counting and not labelled:
+        if counting and not labelled and stage is None:
             raise HistoryError(
                 f"entity {counting[0]!r} counts labels, and events alone do not tell them; "
                 "wanted labels with them (`--labels`, or `labels=` of `Bound.transform`), or a pipeline without LabelCount and LabelRate"
             )
-        self._bound = bound
-        self._decoder = decoder
-        self._extract = Extract(bound, decoder, Refusals(), max_record_bytes, unknown_schema_retry_seconds=0)
+        self._bound, self._stage = bound, stage
+        self.decoder = decoder
+        self._extract: Callable[[Batch], Batch] = Extract(bound, decoder, Refusals(), max_record_bytes, unknown_schema_retry_seconds=0)
+        if stage is not None and stage.kind == "hop":
+            hop = HopSchema.of(bound, stage)
+            self.decoder, self._extract = hop.decoder(), ExtractHop(hop)
         self._partitions: dict[int, int] = {}
         self._store = MemoryStore()
         self._states: dict[int, ShardState] = {}
-        self._transform = Transform(bound, self._open, lambda: self._partitions)
+        self._entities = bound.pipeline.entities if stage is None else stage.entities
+        self._transform = Transform(bound, self._open, lambda: self._partitions, stage)
         windows = [name for entity in bound.pipeline.entities for name in entity.feature_names]
         derived = [each.name for each in bound.pipeline.derived]
         self.names = (*derived, *windows)
@@ -125,11 +141,14 @@ class Featurize:
 
         Args:
             past: the records; a label stands there as a copy of its event.
-            is_label: shape (n,): which of them are labels; None = none.
+            is_label: shape (n,): which of them are labels; None = none. A stage's records say so themselves.
             value: shape (n,): what these say, 0 or 1.
+
+        Raises:
+            StateError: a stage's record was written by another definition of the pipeline.
         """
         batch = self._extract(past.batch())
-        if self._bound.labels is None:
+        if self._bound.labels is None or self._stage is not None:
             return batch
         none = np.zeros(len(batch), np.int64)
         ids = event_id_hashes(batch.columns[self._bound.event_id])
@@ -142,6 +161,8 @@ class Featurize:
         """
         self._partitions = {span.partition: TOKEN for span in batch.spans}
         batch = self._transform(batch)
+        if self._stage is not None and not self._stage.is_last:
+            return batch
         rows = np.flatnonzero(batch.usable)
         inputs = np.empty((len(rows), len(self._bound.features.names)))
         for place, name in enumerate(self._bound.features.names):
@@ -183,14 +204,14 @@ class Featurize:
         details: list[str | None] = [None] * len(batch)
         refused = ~usable if batch.labels is None else ~usable & ~batch.labels.is_label
         for row in np.flatnonzero(refused).tolist():
-            error = troubles.get(row) or refusal(self._bound, self._decoder, batch, row)[0]
+            error = troubles.get(row) or refusal(self._bound, self.decoder, batch, row)[0]
             reasons[row], details[row] = error.reason, error.detail
         return dict(zip(VERDICT, (timing, strings(reasons), strings(details)), strict=True))
 
     def _open(self, partition: int) -> ShardState:
         shard = str(partition)
         self._store.claim(shard, {})
-        state = ShardState(shard, self._bound.pipeline.entities, self._store, self._bound.event_time.column, EVERY_KEY)
+        state = ShardState(shard, self._entities, self._store, self._bound.event_time.column, EVERY_KEY)
         self._states[partition] = state
         return state
 

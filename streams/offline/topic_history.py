@@ -31,7 +31,7 @@ from streams.kafka import (
 )
 from streams.offline.featurize import Past
 from streams.offline.history import Turn
-from streams.pack import first_offsets
+from streams.pack import first_offsets, headers_by_row
 from streams.planning.stage import computed_at_once
 from streams.settings import Settings
 
@@ -138,7 +138,7 @@ class TopicHistory:
                 yield Turn(self._past(stretch.partition, records), wanted=wanted)
 
     def _past(self, partition: int, records: list[Record]) -> Past:
-        values = [record.value() for record in records]
+        values, headers = [record.value() for record in records], headers_by_row(records)
         return Past(
             source=self._topic,
             partition=partition,
@@ -148,7 +148,8 @@ class TopicHistory:
             keys=[record.key() for record in records],
             arrived_ms=np.array([record.timestamp()[1] for record in records], np.int64),
             absent=np.array([value is None for value in values], np.bool_),
-            first_offsets=first_offsets(self._topic, records),
+            first_offsets=first_offsets(self._topic, records, headers),
+            headers=headers,
         )
 
 

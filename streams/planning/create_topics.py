@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.avro import AvroSchema
 from schemas.features import Json
+from schemas.framing import asks_a_registry
 from schemas.registry import Registry, open_registry
 from streams.definition.bound import Bound
 from streams.definition.pipeline import Topic
@@ -48,7 +49,7 @@ def create(bound: Bound, settings: Settings, partitions: int | None = None, repl
     written = [(bound.input, bound.written_schema), (bound.output, output_schema(bound))]
     if bound.labels is not None:
         written.append((bound.labels.topic, bound.labels.written_schema))
-    schemas: list[Json] = [_registered(registry, topic, schema) for topic, schema in written if topic.framing == "confluent"]
+    schemas: list[Json] = [_registered(registry, topic, schema) for topic, schema in written if asks_a_registry(topic.framing)]
     trouble: list[Json] = [{"topic": f.topic, "fatal": f.fatal, "finding": f.words} for f in findings(bound, facts)]
     return {"pipeline": bound.name, "topics": topics, "schemas": schemas, "findings": trouble}
 

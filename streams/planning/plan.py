@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.errors import RetryLater, SettingsError, StateError, TopicError
 from schemas.features import Json
+from schemas.framing import framing_words
 from streams.definition.bound import Bound
 from streams.kafka import TopicFacts, admin, topic_facts
 from streams.planning.disagreement import commits_of_workers, disagreements
@@ -136,6 +137,7 @@ def _stage(bound: Bound, stage: Stage, all_stages: Sequence[Stage], settings: Se
         "stage": stage.name,
         "kind": stage.kind,
         "reads": stage.input.name,
+        "read_as": framing_words(stage.input.framing),
         "key": list(stage.key_columns),
         "writes": [topic.name for topic in stage.outputs],
         "scores": stage.is_last,
@@ -202,6 +204,8 @@ def plan_words(facts: Mapping[str, Any]) -> str:
 def _stage_words(stage: Mapping[str, Any]) -> list[str]:
     what = ", ".join(stage["writes"]) + (" (scored)" if stage["scores"] else "")
     lines = [f"stage {stage['stage']}: {stage['reads']} by {', '.join(stage['key'])} -> {what}", f"  group    {stage['group']}"]
+    if stage["read_as"] != "confluent" and stage["kind"] != "hop":
+        lines.append(f"  framing  {stage['read_as']}")
     for entity in stage["entities"]:
         labels = ", labels" if entity["labels"] else ""
         lines.append(

@@ -17,9 +17,9 @@ import numpy as np
 from schemas.avro import AvroSchema, load_schema, write_value
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
-from schemas.errors import DefinitionError, RecordError, SchemaError
+from schemas.errors import DefinitionError, RecordError
+from schemas.framing import Headers, loaded
 from schemas.json_record import as_it_travels, record_of_json
-from schemas.registry import open_registry, registered_id
 from schemas.reject import FIRST_RULE, label
 from schemas.rules import Rule, check
 from streams.definition.bound import Bound, EventTime
@@ -28,6 +28,7 @@ from streams.definition.load import load_bound
 from streams.definition.pipeline import Topic
 from streams.load_settings import load_settings
 from streams.local.addresses import local_settings
+from streams.producer.wire import wire
 from streams.settings import Settings
 
 E = TypeVar("E")
@@ -44,7 +45,7 @@ class EventWriter(Generic[E]):
     An event is held against the schema and the rules before anything is sent, so what a worker would refuse never leaves. Fields the
     schema doesn't know are refused as well: they would be lost. Times may be `datetime` (UTC if they name no zone), milliseconds or
     ISO 8601 text; decimals `Decimal`. The record's key is the text of the key's field, placed as Java's client would; the producer is
-    idempotent. Calls must not overlap.
+    idempotent. Values and headers are framed as the topic says: a `CloudEvents` topic gets binary mode. Calls must not overlap.
 
     Args:
         topic: with its schema and key.
@@ -65,7 +66,8 @@ class EventWriter(Generic[E]):
         path = Path(folder) / topic.schema
         self._topic = topic
         self._schema = load_schema(path)
-        self._prefix = _prefix(topic, self._schema, path.parent, given)
+        with_files = dataclasses.replace(topic, framing=loaded(topic.framing, Path(folder)))
+        self._dress = wire(with_files, self._schema, path.parent, given, "`millrace schema register` registers it")
         self._key = topic.key.split(".")
         self._check = _Check(topic, self._schema, tuple(rules))
         from streams.producer.sending import EventSending  # a pipeline file that imports all names waits for no client
@@ -94,7 +96,7 @@ class EventWriter(Generic[E]):
             RecordError: it is not what the schema and the rules want; nothing is sent.
             KafkaDown: the broker does not take events.
         """
-        self._sending.send(*self._checked([event])[0], headers)
+        self._sending.send(*self._checked([event], headers)[0])
 
     def send_all(self, events: Iterable[E]) -> int:
         """Send events in order, and tell how many; much faster than one by one. Those before the first that is wrong are sent.
@@ -112,8 +114,8 @@ class EventWriter(Generic[E]):
             except _At as error:
                 trouble = RecordError(error.reason, f"event {sent + error.row}: {error.detail}")
                 ready = self._checked(chunk[: error.row]) if error.row else []
-            for key, value in ready:
-                self._sending.send(key, value)
+            for key, value, headers in ready:
+                self._sending.send(key, value, headers)
             sent += len(ready)
             if trouble is not None:
                 raise trouble
@@ -138,19 +140,23 @@ class EventWriter(Generic[E]):
         else:
             self._sending.wait()
 
-    def _checked(self, events: Sequence[E]) -> list[tuple[bytes, bytes]]:
-        """Keys and values; raises at the first event that is wrong, before any is sent."""
+    def _checked(self, events: Sequence[E], headers: Headers = ()) -> list[tuple[bytes, bytes, Headers]]:
+        """Keys, values and headers; raises at the first event that is wrong, before any is sent."""
         made = [self._check.record(row, event) for row, event in enumerate(events)]
         values = [value for _, value in made]
         self._check.rules(values)
-        ready = []
-        for row, (record, value) in enumerate(made):
+        ready: list[tuple[bytes, bytes, Headers]] = []
+        for row, (record, avro) in enumerate(made):
             key = _key(record, self._key)
             if key is None:
                 raise _At(row, "null_key", f"{self._topic.key} is null; wanted a value, since the record's key is its text")
-            if len(self._prefix) + len(value) > self._sending.most_bytes:
+            try:
+                value, around = self._dress(avro, headers)
+            except RecordError as error:
+                raise _At(row, error.reason, error.detail) from error
+            if len(value) > self._sending.most_bytes:
                 raise _At(row, "too_large", f"{len(value)} bytes are more than {self._topic.name} takes ({self._sending.most_bytes})")
-            ready.append((key, self._prefix + value))
+            ready.append((key, value, around))
         return ready
 
 
@@ -226,13 +232,3 @@ def _key(record: Any, path: Sequence[str]) -> bytes | None:
     if record is None or isinstance(record, bytes):
         return record
     return str(record).encode()
-
-
-def _prefix(topic: Topic, schema: AvroSchema, folder: Path, settings: Settings) -> bytes:
-    """What stands before the Avro bytes."""
-    if topic.framing == "bare":
-        return b""
-    schema_id, state = registered_id(open_registry(settings.registry.place(folder), settings.registry.client_keys), topic.subject, schema)
-    if schema_id is None:
-        raise SchemaError(f"the schema of {topic.name} {state}; `millrace schema register` registers it")
-    return b"\0" + schema_id.to_bytes(4, "big")

@@ -9,13 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import RecordError, SchemaError
+from schemas.dress import Dress
+from schemas.errors import RecordError
 from schemas.event_file import FileEvent, read_events
 from schemas.features import Json
-from schemas.registry import open_registry, registered_id
 from streams.definition.bound import Bound
 from streams.definition.inlet import Inlet
 from streams.kafka import KafkaDown, KafkaError, KafkaException, Message, Producer, admin, cause, plain_producer, topic_facts
+from streams.producer.wire import wire
 from streams.settings import Settings
 
 TICK_SECONDS = 0.005
@@ -47,9 +48,9 @@ def send_file(
     """
     inlet = Inlet.of(bound, labels)
     topic, schema = inlet.topic, inlet.written_schema
-    prefix = wire_prefix(inlet, settings)
+    dress = dress_of(inlet, settings)
     facts = topic_facts(admin(settings.kafka), (topic.name,))[topic.name]
-    sending = _Sending(plain_producer(settings.kafka, facts.max_record_bytes), topic.name, prefix)
+    sending = _Sending(plain_producer(settings.kafka, facts.max_record_bytes), topic.name, dress)
     begun = time.monotonic()
     _paced(islice(read_events(file, schema, str(topic.key)), limit), sending.send, sending.serve, rate)
     sending.finish()
@@ -64,28 +65,22 @@ def send_file(
     }
 
 
-def wire_prefix(inlet: Inlet, settings: Settings) -> bytes:
-    """What stands before the Avro bytes of an inlet's records.
+def dress_of(inlet: Inlet, settings: Settings) -> Dress:
+    """How an inlet's records are written.
 
     Raises:
         SchemaError: its schema is not the registered one.
         RetryLater: the registry does not answer.
     """
-    topic = inlet.topic
-    if topic.framing == "bare":
-        return b""
-    registry = open_registry(settings.registry.place(inlet.bound.schema_folder), settings.registry.client_keys)
-    schema_id, state = registered_id(registry, topic.subject, inlet.written_schema)
-    if schema_id is None:
-        raise SchemaError(f"the schema of {topic.name} {state}; `millrace topics create` registers the pipeline's")
-    return b"\0" + schema_id.to_bytes(4, "big")
+    way_out = "`millrace topics create` registers the pipeline's"
+    return wire(inlet.topic, inlet.written_schema, inlet.bound.schema_folder, settings, way_out)
 
 
 class _Sending:
     """Hands events to the producer and keeps count."""
 
-    def __init__(self, producer: Producer, topic: str, prefix: bytes) -> None:
-        self._producer, self._topic, self._prefix = producer, topic, prefix
+    def __init__(self, producer: Producer, topic: str, dress: Dress) -> None:
+        self._producer, self._topic, self._dress = producer, topic, dress
         self.read = self.sent = 0
         self.troubles: list[str] = []
         self._failure: KafkaError | None = None
@@ -95,11 +90,20 @@ class _Sending:
         if event.value is None:
             self._note(event.number, event.trouble)
             return
-        value, number = self._prefix + event.value, event.number
+        number = event.number
+        try:
+            value, headers = self._dress(event.value, ())
+        except RecordError as error:
+            self._note(number, error)
+            return
         while True:
             try:
                 self._producer.produce(
-                    self._topic, value, event.key, on_delivery=lambda error, message: self._delivered(number, error, message)
+                    self._topic,
+                    value,
+                    event.key,
+                    on_delivery=lambda error, message: self._delivered(number, error, message),
+                    headers=list(headers),
                 )
                 break
             except BufferError:

@@ -22,6 +22,7 @@ from schemas.columns import Columns, Ints, Mask, PackedBytes
 from schemas.container import container_schema
 from schemas.errors import HistoryError, RecordError
 from schemas.event_file import AVRO_MAGIC, read_events
+from schemas.framing import Framing
 from schemas.infer import Infinite, Profile, no_constant
 from schemas.json_record import as_it_travels, record_of_json
 from streams.offline.history import EVENT_SUFFIXES, TABLE_SUFFIXES, TOPIC_PREFIX, files_of
@@ -108,7 +109,7 @@ class Reading:
         time_zone: of times that have none; None = such times are refused.
         limit: rows of each file or partition; None = all.
         settings: for the broker and the registry; needed for topics.
-        framing: of a topic's values; None = told from the first of them.
+        framing: of a topic's values, a pipeline's or one of `FramingChoice`; None = told from the first of them.
         folder: of schemas, where no registry is set.
         name: of a drafted record.
     """
@@ -117,7 +118,7 @@ class Reading:
     time_zone: str | None = None
     limit: int | None = None
     settings: Callable[[], Settings] | None = None
-    framing: FramingChoice | None = None
+    framing: Framing | None = None
     folder: Path = Path()
     name: str = "Event"
 

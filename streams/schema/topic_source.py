@@ -12,11 +12,13 @@ from schemas.avro import AvroSchema
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.errors import HistoryError, SchemaError
+from schemas.framing import Framing
 from schemas.infer import Profile
 from schemas.registry import Registry, open_registry
 from schemas.reject import Reject, label
 from streams.kafka import KafkaDown, KafkaException, Record, TopicPartition, admin, cause, plain_consumer, topic_facts
 from streams.offline.topic_history import READER_GROUP, records_between
+from streams.pack import headers_by_row
 from streams.schema.source import FramingChoice, JsonReader, Reading, Rows, Trouble, profile_line, without_settings
 
 ANSWER_SECONDS = 10.0
@@ -42,7 +44,7 @@ class TopicSource:
         self.name = f"kafka:{topic}"
         self.profile: Profile | None = None
         self._registry: Registry = open_registry(self._settings.registry.place(how.folder), self._settings.registry.client_keys)
-        self._framing: FramingChoice = how.framing or self._look()
+        self._framing: Framing = how.framing or self._look()
         self.schema = how.schema if how.schema is not None else self._draft()
 
     def _records(self) -> Iterator[tuple[int, list[Record]]]:
@@ -98,13 +100,14 @@ class TopicSource:
         for partition, records in self._records():
             values = [record.value() for record in records]
             absent = np.array([value is None for value in values], np.bool_)
-            decoded = decoder.decode(PackedBytes.pack([value or b"" for value in values]), absent)
+            headers = headers_by_row(records)
+            decoded = decoder.decode(PackedBytes.pack([value or b"" for value in values]), absent, headers)
             bad = np.flatnonzero(decoded.rejected).tolist()
             # Explaining takes a look at the bytes again: a few of each reason are enough for anybody.
             troubles = {row: Trouble(label(int(decoded.rejected[row])), "", "") for row in bad}
             for code in {int(decoded.rejected[row]) for row in bad}:
                 for row in islice((row for row in bad if decoded.rejected[row] == code), 5):
-                    troubles[row] = Trouble(label(code), "", Trouble.of(decoder.explain(values[row])).words)
+                    troubles[row] = Trouble(label(code), "", Trouble.of(decoder.explain(values[row], headers.get(row, ()))).words)
             arrived = np.array([record.timestamp()[1] for record in records], np.int64)
             keys = [record.key() for record in records]
             yield Rows(decoded.columns, decoded.rejected == Reject.USABLE, troubles, self._place(partition, records), arrived, keys=keys)

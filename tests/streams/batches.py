@@ -30,7 +30,7 @@ def batch_of(
         keys=list(keys) if keys is not None else [b"key"] * n,
         raw=PackedBytes.pack([value or b"" for value in values]),
         absent=np.array([value is None for value in values], np.bool_),
-        headers=lambda row: headers,
+        headers=dict.fromkeys(range(n), headers) if headers else {},
         columns={},
         rejected=np.zeros(n, np.uint8),
         tokens={partition: token},

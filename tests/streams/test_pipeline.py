@@ -76,7 +76,16 @@ MODEL_INPUTS = '("amount", "night", *customer.feature_names)'
         ({'Topic("payments.scored")': 'Topic("pay ments")'}, {}, ["'pay ments' is no name for a topic"]),
         ({'Pipeline(\n    "payments"': 'Pipeline(\n    "card-fraud"'}, {}, ["'card-fraud' is no name for a pipeline"]),
         ({'inputs=("amount"': 'threshold=2, inputs=("amount"'}, {}, ["threshold 2, wanted 0 to 1"]),
-        ({'event_id="payment_id")': 'event_id="payment_id", framing="json")'}, {}, ["framing 'json', wanted 'confluent' or 'bare'"]),
+        (
+            {'event_id="payment_id")': 'event_id="payment_id", framing="xml")'},
+            {},
+            ["framing 'xml', wanted 'confluent', 'confluent-header', 'bare', 'json', SingleObject(...) or CloudEvents(...)"],
+        ),
+        (
+            {'Topic("payments.scored")': 'Topic("payments.scored", framing="json")'},
+            {},
+            ["topic 'payments.scored': an output can't be json, wanted framing='confluent' or 'bare'"],
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused_in_one_line(

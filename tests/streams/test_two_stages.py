@@ -228,7 +228,7 @@ def test_what_came_back_says_on_the_hop_where_the_next_stage_holds_it(stand: Sta
     came: Headers = ((COUNTED_AT + topic, b"3@41"), (COUNTED_AT + "a.later.one", b"1@2"), ("trace", b"7"))
     paid = stand.pay("P1", "P2", "P3")
     headers: dict[int, Headers] = {0: came, 1: came, 2: ((COUNTED_AT + "a.later.one", b"1@2"),)}
-    back = replace(paid, first_offsets=np.array([-1, 100, 101]), headers=lambda row: headers[row])
+    back = replace(paid, first_offsets=np.array([-1, 100, 101]), headers=headers)
     parcel = stand.customers.passes_on(back)
     assert list(parcel.headers) == [1], "the first did not come back, and the next stage knows nothing of the third"
     assert counted_offset(topic, 3, parcel.headers[1]) == 41
