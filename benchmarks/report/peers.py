@@ -23,9 +23,10 @@ def peers(results: Mapping[str, Result], plots: str) -> list[str]:
     )
     if not shown:
         return []
-    beside = [row for result in shown if (row := _beside(result)) is not None]
+    compared = [result for result in shown if result.data.get("beside_millrace") and result.kind != f"{PREFIX}millrace"]
+    beside = [_beside(result) for result in sorted(compared, key=_ratio)]
     lines = ["## Beside peers", "", WORDS, ""]
-    lines += table(("peer", "guarantee", "CPU", "speed", "features right to the bit", "measured"), beside)
+    lines += table(("peer", "how", "guarantee", "CPU", "speed", "features right to the bit", "measured"), beside)
     if any(result.data.get("cpu_us_per_event") for result in shown):
         lines += [f"![CPU an event, by peer]({plots}/peers.svg)", ""]
     head = ("peer", "how", "events/s", "CPU us", "p50 / p99 ms at 1,000/s", "at half its best", "MB", "features right", "lines of code")
@@ -39,14 +40,15 @@ def _name(data: Mapping[str, Any], kind: str) -> str:
     return name if data.get("complete", True) else f"{name} (not complete)"
 
 
-def _beside(result: Result) -> Row | None:
-    data = result.data
-    ratio = data.get("beside_millrace")
-    if not ratio:
-        return None
+def _ratio(result: Result) -> float:
+    return float(result.data["beside_millrace"].get("cpu_times") or 0.0)
+
+
+def _beside(result: Result) -> Row:
+    data, ratio = result.data, result.data["beside_millrace"]
     right = data.get("features_right") or {}
     told = (times(ratio.get("cpu_times")), times(ratio.get("speed_times")), share(right.get("to_the_bit")))
-    return (_name(data, result.kind), data.get("guarantee") or NONE, *told, result.date)
+    return (_name(data, result.kind), data.get("how") or NONE, data.get("guarantee") or NONE, *told, result.date)
 
 
 def _alone(result: Result) -> Row:

@@ -77,7 +77,7 @@ def test_ratios_come_first_then_peers_then_what_one_machine_came_to(folder: Path
         "## How loads are measured", "## Where the figures come from",
     ]  # fmt: skip
     assert "| decoding, CPU a record | 46.5x | fastavro | 2026-01-02 03:04 | `python -m benchmarks.codec` |" in text
-    assert "| Kafka Streams 4.3.1 | exactly_once | 2.9x | 1.7x | 100 % | 2026-01-03 00:00 |" in text
+    assert "| Kafka Streams 4.3.1 | memory store | exactly_once | 2.9x | 1.7x | 100 % | 2026-01-03 00:00 |" in text
     assert "| 51,234 | 25.2 | 101.0 / 140.0 | — | 812 | 99.99 % | 210 |" in text  # nearly all is not all
     assert "too-late events are dropped." in text
     assert "| 10,000 | 12.0 | 15.0 | 21.0 | 29.0 | 1,250 | 1.5 | 1.2 |" in text
