@@ -46,13 +46,14 @@ class SingleObjects:
         refused = {row: _no_single_object(values[row]) for row in np.flatnonzero((sizes > 0) & (sizes < FINGERPRINT_BYTES)).tolist()}
         rows = np.flatnonzero(sizes >= FINGERPRINT_BYTES)
         heads = values.data[values.starts[rows][:, None] + np.arange(FINGERPRINT_BYTES)]
-        met, of_row = np.unique(heads, axis=0, return_inverse=True)
-        for place, head in enumerate(each.tobytes() for each in met):
-            theirs = rows[of_row.ravel() == place]
-            if head.startswith(SINGLE_OBJECT) and head[2:] in self._numbers:
-                numbers[theirs] = self._numbers[head[2:]]
-            else:
-                refused |= dict.fromkeys(theirs.tolist(), self._refusal(head))
+        named = np.ascontiguousarray(heads[:, len(SINGLE_OBJECT) :]).view("<u8").ravel()
+        marked = (heads[:, : len(SINGLE_OBJECT)] == np.frombuffer(SINGLE_OBJECT, np.uint8)).all(axis=1)
+        known = np.zeros(len(rows), np.bool_)
+        for fingerprint, number in self._numbers.items():
+            theirs = marked & (named == np.uint64(int.from_bytes(fingerprint, "little")))
+            numbers[rows[theirs]] = number
+            known |= theirs
+        refused |= {int(rows[place]): self._refusal(heads[place].tobytes()) for place in np.flatnonzero(~known).tolist()}
         starts = np.where(sizes >= FINGERPRINT_BYTES, values.starts + FINGERPRINT_BYTES, values.starts)
         return Undressed(PackedBytes(values.data, starts, values.ends), numbers, refused)
 

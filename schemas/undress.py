@@ -88,8 +88,10 @@ def _with_guids(values: PackedBytes) -> Ints:
     """Rows that begin with a one and have room for a GUID."""
     if not len(values.data):
         return np.zeros(0, np.int64)
-    first = values.data[np.minimum(values.starts, len(values.data) - 1)]
-    return np.flatnonzero((first == 1) & (values.ends - values.starts >= GUID_BYTES))
+    ones = values.data.take(values.starts, mode="clip") == 1  # a value without bytes may start where the buffer ends
+    if not ones.any():
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(ones & (values.ends - values.starts >= GUID_BYTES))
 
 
 def _guid(octets: bytes, guids: dict[int, UUID]) -> int:
