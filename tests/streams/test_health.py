@@ -152,3 +152,42 @@ def test_a_partition_that_was_idle_and_unobserved_for_long_has_its_whole_time_on
     assert health.livez()[0]
     clock.seconds = 1_061.0
     assert not health.livez()[0]
+
+
+def test_a_partition_that_waits_for_others_is_alive_for_as_long_as_it_is_held_and_its_clock_starts_when_it_is_not() -> None:
+    health, clock = health_of({0: 5, 1: 5})
+    health.owns(1, 0)
+    for seconds in range(0, 300, 30):  # 0 is held until 1 has come as far; 1 moves
+        clock.seconds = seconds
+        health.held(0)
+        health.moved(1, seconds + 1)
+        assert health.livez()[0]
+    clock.seconds = 270 + 59.0
+    health.moved(1, 1_000)
+    assert health.livez()[0]
+    clock.seconds = 270 + 61.0
+    good, facts = health.livez()
+    assert not good
+    assert facts == {"stalled_seconds": {"0": 61.0}, "partitions": 2}
+
+
+def test_whom_the_others_wait_for_is_stuck_and_not_they() -> None:
+    health, clock = health_of({0: 5, 1: 5})
+    health.owns(1, 0)
+    for seconds in range(0, 90, 30):
+        clock.seconds = seconds
+        health.held(0)
+    clock.seconds = 61.0
+    good, facts = health.livez()
+    assert not good
+    assert facts == {"stalled_seconds": {"1": 61.0}, "partitions": 2}
+
+
+def test_a_partition_that_is_held_still_waits_for_what_it_waited_for_and_one_that_left_does_not_come_back() -> None:
+    health, _ = health_of({0: 5})
+    health.trouble(0, "redis is away")
+    health.held(0)
+    assert not health.readyz()[0]
+    health.gone(0)
+    health.held(0)
+    assert health.livez() == (True, {"stalled_seconds": {}, "partitions": 0})
