@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 STABLE_SECONDS = 2.0  # how long an open transaction of another worker is waited for before it is ended by name
 ANSWER_SECONDS = 5.0
-ENDED_SECONDS = 30.0  # a worker's producers are ended once for all the partitions it leaves
+ENDED_SECONDS = 30.0  # within which a worker's producers are ended once for all the partitions it leaves
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class PartitionTakeover:
     stateless: bool = False
     damaged: set[int] = field(default_factory=set)  # partitions whose state is dropped and rebuilt when they are taken
     _dead: dict[str, list[str]] = field(default_factory=dict)  # producers that may have left a transaction open, by shard
-    _ended: dict[str, float] = field(default_factory=dict)  # when they were last fenced (monotonic seconds)
+    _ended: dict[str, tuple[float, set[str]]] = field(default_factory=dict)  # when they were fenced, and the shards taken since
 
     def take(self, consumer: Consumer, partition: int) -> Start:
         """Become the owner of a partition.
@@ -141,11 +141,17 @@ class PartitionTakeover:
         if self.fence is None or shard not in self._dead:
             return False
         now = time.monotonic()
-        names = [name for name in self._dead[shard] if now > self._ended.get(name, -ENDED_SECONDS) + ENDED_SECONDS]
+        names = [name for name in self._dead[shard] if not self._is_ended(name, shard, now)]
         self.fence(names)
-        self._ended.update(dict.fromkeys(names, now))
-        del self._dead[shard]
+        self._ended.update({name: (now, set()) for name in names})
+        for name in self._dead.pop(shard):
+            self._ended[name][1].add(shard)
         return True
+
+    def _is_ended(self, name: str, shard: str, now: float) -> bool:
+        """Whether a producer was ended just now, for another shard. One that is met again on the same shard came back, and died again."""
+        when, shards = self._ended.get(name, (-ENDED_SECONDS, {shard}))
+        return shard not in shards and now <= when + ENDED_SECONDS
 
     def _partitions_before(self, consumer: Consumer, partition: int, note: CommitNote | None) -> int:
         """How many partitions the topic had, if not as many as now; 0 = as many, or nobody said.
