@@ -32,16 +32,19 @@ class _Waiting:
     at_end: bool = False  # whether there was nothing after them
 
     def add(self, records: Sequence[Record], now_ms: int) -> int:
-        """Queue records; the time the last goes by. A clock that is ahead moves nothing into the future, where it would wait for ever."""
+        """Queue records; the time the last goes by."""
         latest_ms = self.times_ms[-1] if self.times_ms else 0
         stamps_ms = [latest_ms, *(record.timestamp()[1] for record in records)]  # the end of a partition has -1
-        times_ms = list(accumulate(stamps_ms, max))[1:]
-        if times_ms[-1] > now_ms:
-            times_ms = [max(latest_ms, min(time_ms, now_ms)) for time_ms in times_ms]
         self.records += records
-        self.times_ms += times_ms
+        self.times_ms += list(accumulate(stamps_ms, max))[1:]
+        self.cap(now_ms)
         self.at_end = records[-1].error() is not None
-        return times_ms[-1]
+        return self.times_ms[-1]
+
+    def cap(self, now_ms: int) -> None:
+        """Let nothing be in the future, where it would wait: a record's clock may be ahead, and ours may have been."""
+        if self.times_ms and self.times_ms[-1] > now_ms:
+            self.times_ms = [min(time_ms, now_ms) for time_ms in self.times_ms]
 
     def until(self, limit_ms: int) -> int:
         return bisect_right(self.times_ms, limit_ms)
@@ -95,6 +98,9 @@ class Alignment:
         queued = {partition: waiting for partition, waiting in self._waiting.items() if waiting.records}
         if not queued:
             return passed
+        now_ms = self._now_ms()
+        for waiting in queued.values():
+            waiting.cap(now_ms)
         limit_ms = self._limit_ms(partitions)
         due = [waiting for waiting in queued.values() if waiting.times_ms[0] <= limit_ms]
         until_ms = _latest_with(due, self._most, limit_ms)

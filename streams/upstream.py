@@ -59,7 +59,7 @@ class Upstream:
     def passed_ms(self) -> int:
         """A timestamp before which every record of their inputs is through, as of a moment ago; 0 if one of them never began."""
         now = self._clock()
-        if now >= self._looked + LOOK_SECONDS:
+        if not 0 <= now - self._looked < LOOK_SECONDS:  # a clock that was set back has a new beginning
             try:
                 self._passed_ms = min((self._come_ms(feed) for feed in self._feeds), default=int(now * 1_000))
             except KafkaDown as error:

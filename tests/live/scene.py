@@ -79,10 +79,12 @@ def nursery() -> Nursery:
 class Worker:
     """A running `millrace run`."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, port: int) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, port: int, born_of: Nursery | None = None
+    ) -> None:
         self.port = port
         self.began = time.monotonic()
-        self._child = nursery().start(["millrace", "run", *arguments], environment, log)
+        self._child = (born_of or nursery()).start(["millrace", "run", *arguments], environment, log)
 
     @property
     def log(self) -> str:
@@ -160,6 +162,7 @@ class Scene:
         partitions: of each topic.
         changes: of the example's text: old and new.
         environment: settings of its workers.
+        born_of: what forks its workers; None = what forks everybody's.
     """
 
     folder: Path
@@ -172,6 +175,7 @@ class Scene:
     name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     workers: list[Worker] = field(default_factory=list)
     schemas: dict[int, Any] = field(default_factory=dict)
+    born_of: Nursery | None = None
 
     def __post_init__(self) -> None:
         (self.folder / "schemas").mkdir(parents=True, exist_ok=True)
@@ -246,7 +250,7 @@ class Scene:
         }
         ours = {f"MILLRACE_{name}": value for name, value in variables.items() if value}
         log = self.folder / f"worker-{len(self.workers)}.log"
-        worker = Worker([str(self.file), *arguments], ours, log, int(variables["HEALTH__PORT"]))
+        worker = Worker([str(self.file), *arguments], ours, log, int(variables["HEALTH__PORT"]), self.born_of)
         self.workers.append(worker)
         return worker
 

@@ -135,6 +135,17 @@ def test_what_others_have_not_passed_waits_whatever_the_room_and_the_patience(mo
     assert passed(these, [], partitions=(0,)) == [At(0, 200), end(0)]
 
 
+def test_a_clock_that_is_set_back_leaves_nothing_waiting_for_its_old_time_to_come_again() -> None:
+    now_ms = come_ms = NOW_MS
+    these = Alignment(1_000, lambda: come_ms, lambda: now_ms)
+    assert passed(these, [At(0, NOW_MS)], partitions=(0,)) == []
+    now_ms = NOW_MS - 500_000
+    come_ms = now_ms - 1
+    assert passed(these, [], partitions=(0,)) == [], "what was before it is not through"
+    come_ms = now_ms = now_ms + 1_000
+    assert passed(these, [], partitions=(0,)) == [At(0, NOW_MS)]
+
+
 @given(
     times=st.lists(st.lists(st.integers(0, 500), max_size=30), min_size=1, max_size=4),
     most=st.integers(1, 20),

@@ -41,6 +41,25 @@ def test_labels_may_go_as_far_as_the_record_that_is_next_and_to_now_where_there_
     group.close()
 
 
+def test_of_several_stages_the_one_that_is_furthest_behind_counts(broker: Broker, topic: Callable[..., str], namespace: str) -> None:
+    feeds = [Feed(f"{namespace}.{name}", topic(name, partitions=1), 1) for name in ("first", "second", "third")]
+    producer = plain_producer(broker.settings)
+    for feed, stamp_ms in zip(feeds, (3_000_000, 1_000_000, 2_000_000), strict=True):
+        producer.produce(feed.topic, b"x", None, 0, timestamp=stamp_ms)
+    assert producer.flush(30) == 0
+    now = 5_000.0
+    upstream = Upstream(feeds, lambda: admin(broker.settings), lambda: plain_consumer(broker.settings, f"{namespace}.x"), lambda: now)
+    found = []
+    for feed, offset in [*((feed, 0) for feed in feeds), (feeds[1], 1), (feeds[2], 1), (feeds[0], 1)]:
+        group = plain_consumer(broker.settings, feed.group)
+        group.commit(offsets=[TopicPartition(feed.topic, 0, offset)], asynchronous=False)
+        group.close()
+        now += LOOK_SECONDS
+        found.append(upstream.passed_ms())
+    upstream.close()
+    assert found == [0, 0, 1_000_000, 2_000_000, 3_000_000, now * 1_000]
+
+
 def test_a_broker_that_does_not_answer_is_waited_for_and_nothing_goes_on(namespace: str) -> None:
     away = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     upstream = Upstream([Feed(namespace, "feed", 1)], lambda: admin(away), lambda: plain_consumer(away, namespace))
@@ -64,3 +83,20 @@ def test_after_a_silence_the_next_look_has_clients_of_its_own(namespace: str) ->
         now += LOOK_SECONDS
     upstream.close()
     assert len(made) == 2
+
+
+def test_a_clock_that_is_set_back_does_not_keep_it_from_looking(broker: Broker, topic: Callable[..., str], namespace: str) -> None:
+    name = topic("feed", partitions=1)
+    group = plain_consumer(broker.settings, namespace)
+    group.commit(offsets=[TopicPartition(name, 0, 0)], asynchronous=False)
+    now = 9_000.0
+    upstream = Upstream(
+        [Feed(namespace, name, 1)], lambda: admin(broker.settings), lambda: plain_consumer(broker.settings, f"{namespace}.x"), lambda: now
+    )
+    assert upstream.passed_ms() == 9_000_000
+    now = 5_000.0
+    assert upstream.passed_ms() == 5_000_000
+    now = 5_000.0 + 365 * 86_400
+    assert upstream.passed_ms() == (5_000 + 365 * 86_400) * 1_000
+    upstream.close()
+    group.close()
