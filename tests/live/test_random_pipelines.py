@@ -7,7 +7,7 @@ import random
 import signal
 import struct
 import uuid
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,6 +136,9 @@ def test_a_random_pipeline_equals_its_definition_over_each_keys_log(services: Se
                 worker.kill()
 
     expected, unmatched = expectations(run)
+    for stage in run.stages:
+        if stage.kind == "hop":
+            assert_handed_on_as_sent(run, stage, {str(number) for number in expected})
     found = run.read(run.bound.output.name, output_schema(run.bound).definition, HEADER_BYTES)
     assert sorted(int(said["event_id"]) for _, said in found) == sorted(expected), "missing or twice"
     for _, said in found:
@@ -143,6 +146,20 @@ def test_a_random_pipeline_equals_its_definition_over_each_keys_log(services: Se
     assert len(read_topic(run.broker, run.bound.input.dead_letters)) == EVENTS - len(expected)
     if run.bound.labels is not None:
         assert len(read_topic(run.broker, f"{run.made.name}-labels.dlq")) == unmatched > 0
+
+
+def assert_handed_on_as_sent(run: Run, stage: Stage, scored: set[str]) -> None:
+    """What a stage is handed says of each event and label what its producer said: what follows from it is judged by these records."""
+    handed = Counter(
+        (said["kind"], said["event_id"], said["event_time"], said["label"], *said["keys"].values())
+        for _, said in run.read(stage.input.name, HopSchema.of(run.bound, stage).schema.definition, 0)
+    )
+    keys = HopSchema.of(run.bound, stage).key_columns
+    labels = [each for _, each in run.made.labels] if stage.counts_labels else []
+    sent = Counter(("label", each["event_id"], each["event_time"], int(each["fraud"]), *(each[name] for name in keys)) for each in labels)
+    said = [("event", each["event_id"], each["event_time"], 0, *(each[name] for name in keys)) for each in run.made.events]
+    assert handed == sent + Counter(each for each in said if each in handed), "something was handed on as what nobody sent"
+    assert {each[1] for each in said if each in handed} >= scored
 
 
 def expectations(run: Run) -> tuple[dict[int, dict[str, float]], int]:
