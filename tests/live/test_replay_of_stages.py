@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.scene import START_MS, alter_topic, at_ms, wait_for
+from tests.live.scene import START_MS, Worker, alter_topic, at_ms, wait_for
 from tests.live.stage_scene import StageScene
-from tests.live.test_dlq_replay import Facts
-from tests.live.test_stages import label_of
+from tests.live.test_dlq_replay import Facts, first_places, kill, written
+from tests.live.test_stages import label_of, payments
 from tests.live.test_state_of_stages import wipe
 from tests.oracles.payments import Record
 from tests.services import Broker
@@ -27,6 +30,10 @@ event_time: event_time
 fields:
   terminal_id: {regex: "T[0-9]+"}
   payment_id: {unique: 30d}
+"""
+MEND = """
+def terminals(labels):
+    return {"terminal_id": [f"T{int(bytes(each).decode()[1:]) * 7 % 11}" for each in labels["payment_id"]]}
 """
 
 
@@ -135,3 +142,71 @@ def test_what_an_internal_topic_has_forgotten_stays_and_says_so(scene: StageScen
     told = facts("replay")
     assert (told["chosen"], told["replayed"]) == (1, 0)
     assert f"windows hold its event under its place in {hop}, which does not have it any more" in told["would_not"][0]["example"]
+
+
+def outcomes(worker: Worker) -> dict[str, float]:
+    named = {name: f'millrace_labels_total{{outcome="{name}",stage="by-terminal"}}' for name in ("matched", "repeated", "unmatched")}
+    return {name: worker.metric(line) for name, line in named.items()}
+
+
+def test_labels_that_break_their_constraints_are_letters_and_come_back_once_through_kills(
+    scene: StageScene, facts: Facts, millrace: Callable[..., Any]
+) -> None:
+    # Within minutes, so that none is too late to be remembered, however the partitions are read.
+    sent = [{**each, "event_time": at_ms(START_MS + n * 1_000)} for n, each in enumerate(payments(700))]
+    worker = scene.worker()
+    scene.send_payments(sent)
+    scene.drained_stages(worker)
+    unborn = one_payment(9_000, 100, terminal_id="T1")
+    wrong = [{**label_of(each, True), "terminal_id": "X1"} for each in sent[:600]]
+    scene.send_labels([label_of(each, True) for each in sent[600:]])
+    scene.send_labels([*wrong, label_of(unborn, True), label_of(sent[650], True)])
+    scene.send_raw_label(b"P000001", b"nothing")
+    scene.drained_stages(worker)
+    assert outcomes(worker) == {"matched": 100, "repeated": 1, "unmatched": 1}
+    assert worker.metric('millrace_constraint_broken_total{constraint="payment_id_unique",stage="labels"}') == 1
+    assert worker.metric('millrace_records_refused_total{reason="terminal_id_regex"') == 600
+
+    reasons = {"terminal_id_regex": 600, "unmatched_label": 1, "bad_magic": 1}
+    told = facts("ls", "--labels")
+    assert (told["topic"], told["letters"]) == (f"{scene.label_topic}.dlq", 602)
+    assert {each["reason"]: each["letters"] for each in told["reasons"]} == reasons
+    assert facts("ls", "--labels", "--field", "terminal_id")["letters"] == 600
+    shown = facts("show", told["reasons"][0]["first"], "--labels")
+    assert (shown["value"]["terminal_id"], shown["context"]["millrace.counted"]) == ("X1", "false")
+    checked = millrace("schema", "validate", f"kafka:{scene.label_topic}", "--pipeline-file", scene.file, "--labels", "--json")
+    assert checked.code == 11, checked.err
+    assert json.loads(checked.out)["reasons"] == {"terminal_id_regex": 600, "bad_magic": 1}
+
+    mend = ("--labels", "--rule", "terminal_id_regex", "--with", f"{written(scene.folder, 'fixes.py', MEND)}:terminals")
+    assert facts("replay", *mend, "--dry-run")["would_pass"] == 600
+    assert facts("replay", "--labels", "--rule", "terminal_id_regex", "--dry-run")["would_pass"] == 0
+    for fault in ("before_commit:2", "offsets_sent:1", "after_commit:1"):
+        killed = kill(scene, fault, *mend)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    last = facts("replay", *mend, "--why", "old names of terminals")
+    assert 0 < last["replayed"] < 600
+    assert facts("replay", *mend)["replayed"] == 0
+    wait_for("the labels to be seen", lambda: len(returned(scene, scene.label_topic)) == 600)
+    assert set(first_places(returned(scene, scene.label_topic)).values()) == {1}
+    scene.drained_stages(worker)
+    assert outcomes(worker) == {"matched": 700, "repeated": 1, "unmatched": 1}
+
+    scene.send_payments([unborn])  # what a label was waiting for
+    scene.drained_stages(worker)
+    assert facts("replay", "--labels", "--reason", "unmatched_label")["replayed"] == 1
+    wait_for("the label to be seen", lambda: len(returned(scene, scene.label_topic)) == 601)
+    scene.drained_stages(worker)
+    assert outcomes(worker) == {"matched": 701, "repeated": 1, "unmatched": 1}
+    assert facts("discard", "--labels", "--reason", "bad_magic", "--why", "noise")["discarded"] == 1
+    told = facts("stats", "--labels")
+    assert (told["open"], told["replayed"], told["discarded"], told["refused_again"]) == (0, 601, 1, 0)
+    assert facts("stats")["letters"] == 0, "the events have letters of their own"
+
+    scene.send_payments([one_payment(9_001, 8 * 60, terminal_id="T1")])
+    scene.drained_stages(worker)
+    scored = {each["event_id"]: each for each in map(scene.judge_of_stages.payments.read, scene.outputs())}
+    mine = Counter(each["terminal_id"] for each in [*sent, unborn])["T1"]
+    assert mine > 50
+    assert scored["P009001"]["features"]["terminal_label_count_12h_delay_2h"] == mine
+    assert worker.stop() == 0, worker.log
