@@ -32,7 +32,7 @@ from streams.kafka import (
 from streams.offline.featurize import Past
 from streams.offline.history import Turn
 from streams.pack import first_offsets, headers_by_row
-from streams.planning.stage import computed_at_once
+from streams.planning.stage import Stage, computed_at_once
 from streams.settings import Settings
 
 READER_GROUP = "millrace-history"  # names the reader in the broker's log; nothing is committed
@@ -87,6 +87,7 @@ class TopicHistory:
         topic: to read; its records are as those of the pipeline's input.
         start: the first events wanted; None = the earliest there are.
         end: the first not wanted any more; None = what is there now.
+        stage: whose log the topic is: only its windows are to be full; None = of all entities, whose events must lie in one order.
 
     Raises:
         TopicError: there is no such topic.
@@ -96,27 +97,27 @@ class TopicHistory:
 
     labelled = False
 
-    def __init__(self, bound: Bound, settings: Settings, topic: str, start: Edge | None = None, end: Edge | None = None) -> None:
+    def __init__(
+        self,
+        bound: Bound,
+        settings: Settings,
+        topic: str,
+        start: Edge | None = None,
+        end: Edge | None = None,
+        *,
+        stage: Stage | None = None,
+    ) -> None:
         facts = topic_facts(admin(settings.kafka), (topic,))[topic]
-        once = computed_at_once(bound, facts.partitions)
-        together = facts.partitions == 1  # an entity that counts labels has a topic of its own, wherever its events lie
-        scattered = [
-            entity.name
-            for entity in bound.pipeline.entities
-            if entity not in once and not (entity.has_labels and (together or entity.key_columns == (bound.key,)))
-        ]
-        if scattered:
-            raise HistoryError(
-                f"topic {topic} has {facts.partitions} partitions keyed by {bound.key!r}: the events of {', '.join(scattered)} lie in "
-                "several, in no one order; wanted 1 partition, or only entities of that key"
-            )
+        if stage is None:
+            _check_order(bound, topic, facts.partitions)
+        reach_ms = bound.retention_ms if stage is None else stage.retention_ms
         registry = open_registry(settings.registry.place(bound.schema_folder), settings.registry.client_keys)
         self.decoder = Decoder(bound.schema, bound.input.framing, registry)
         self.max_record_bytes = facts.max_record_bytes
         self._settings, self._topic = settings, topic
         consumer = plain_consumer(settings.kafka, READER_GROUP)
         try:
-            self.stretches = [_stretch(consumer, bound, topic, partition, start, end) for partition in range(facts.partitions)]
+            self.stretches = [_stretch(consumer, reach_ms, topic, partition, start, end) for partition in range(facts.partitions)]
         finally:
             consumer.close()
         self.rows: int | None = sum(each.end - each.read_from for each in self.stretches)
@@ -153,6 +154,24 @@ class TopicHistory:
         )
 
 
+def _check_order(bound: Bound, topic: str, partitions: int) -> None:
+    """Raises:
+    HistoryError: the events of an entity lie in several partitions.
+    """
+    once = computed_at_once(bound, partitions)
+    together = partitions == 1  # an entity that counts labels has a topic of its own, wherever its events lie
+    scattered = [
+        entity.name
+        for entity in bound.pipeline.entities
+        if entity not in once and not (entity.has_labels and (together or entity.key_columns == (bound.key,)))
+    ]
+    if scattered:
+        raise HistoryError(
+            f"topic {topic} has {partitions} partitions keyed by {bound.key!r}: the events of {', '.join(scattered)} lie in "
+            "several, in no one order; wanted 1 partition, or only entities of that key"
+        )
+
+
 def records_between(settings: Settings, topic: str, partition: int, first: int, end: int) -> Iterator[list[Record]]:
     """The committed records of a partition from one offset to before another, some at a time.
 
@@ -178,25 +197,25 @@ def records_between(settings: Settings, topic: str, partition: int, first: int, 
         consumer.close()
 
 
-def _stretch(consumer: Consumer, bound: Bound, topic: str, partition: int, start: Edge | None, end: Edge | None) -> Stretch:
+def _stretch(consumer: Consumer, reach_ms: int, topic: str, partition: int, start: Edge | None, end: Edge | None) -> Stretch:
     low, high = _ask(lambda: consumer.get_watermark_offsets(TopicPartition(topic, partition), ANSWER_SECONDS), topic, partition)
     last = high if end is None else min(_offset(consumer, topic, partition, end, high), high)
     if start is None:
         return Stretch(partition, low, low, max(low, last))
     first = max(_offset(consumer, topic, partition, start, high), low)
     last = max(first, last)
-    return Stretch(partition, _warm_up(consumer, bound, topic, partition, low, first), first, last)
+    return Stretch(partition, _warm_up(consumer, reach_ms, topic, partition, low, first), first, last)
 
 
-def _warm_up(consumer: Consumer, bound: Bound, topic: str, partition: int, low: int, first: int) -> int:
+def _warm_up(consumer: Consumer, reach_ms: int, topic: str, partition: int, low: int, first: int) -> int:
     """Where to begin so that the windows are full at an offset: by the timestamp of the record there, as far back as they reach."""
-    if first <= low or not bound.retention_ms:
+    if first <= low or not reach_ms:
         return first
     consumer.assign([TopicPartition(topic, partition, first)])
     found = cast("Record | None", consumer.poll(ANSWER_SECONDS))
     if found is None or found.error() is not None:
         return low
-    since_ms = found.timestamp()[1] - bound.retention_ms
+    since_ms = found.timestamp()[1] - reach_ms
     return min(max(_offset(consumer, topic, partition, Edge(time_ms=max(since_ms, 0)), first), low), first)
 
 
