@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from streams.faults.nursery import Nursery
 from tests.live.scene import Worker, at_ms, wait_for
 from tests.live.stage_scene import StageScene
 from tests.live.test_stages import frauds, payments
-from tests.live.wall_clock import shifted_workers
+from tests.live.wall_clock import WallClock, shifted_workers
 from tests.oracles.payments import DAY_MS, HOUR_MS, Record, to_ms
 from tests.services import Broker
 
@@ -39,6 +40,12 @@ def stage_scene(broker: Broker, redis_url: str, tmp_path: Path) -> Iterator[SetU
     yield make
     for scene in made:
         scene.close()
+
+
+@pytest.fixture
+def shifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Nursery, WallClock]]:
+    with shifted_workers(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def in_time(count: int, first: int = 0, later_ms: int = 0, **changes: Any) -> list[dict[str, Any]]:
@@ -127,24 +134,22 @@ def took(worker: Worker, seconds: int) -> bool:
     return abs(worker.metric("millrace_event_to_score_seconds_sum") - seconds) < 300 * HOUR / 2
 
 
-def test_a_wall_clock_that_is_set_back_and_ahead_holds_nothing_up(
-    stage_scene: SetUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with shifted_workers(tmp_path, monkeypatch) as (workers, clock):
-        scene = stage_scene(born_of=workers)
-        worker = scene.worker(WORKER__BATCH_RECORDS="50")
-        sent, seconds = payments(1_500), 0
-        for first, ahead in ((0, 0), (300, -HOUR), (600, YEAR), (900, -YEAR), (1_200, 0)):
-            clock.set(ahead)
-            scene.send_payments(sent[first : first + 300])
-            scene.drained_stages(worker)
-            seconds += 300 * ahead
-            wait_for("its idea of the time", partial(took, worker, seconds))
-            scene.send_labels(frauds(sent[first : first + 300]))
-            scene.drained_stages(worker)
-        wait_for("ready", worker.ready)
-        assert worker.page("/livez")[0] == 200
-        assert "starting_over" not in worker.log
-        assert worker.stop() == 0, worker.log
+def test_a_wall_clock_that_is_set_back_and_ahead_holds_nothing_up(shifted: tuple[Nursery, WallClock], stage_scene: SetUp) -> None:
+    workers, clock = shifted
+    scene = stage_scene(born_of=workers)
+    worker = scene.worker(WORKER__BATCH_RECORDS="50")
+    sent, seconds = payments(1_500), 0
+    for first, ahead in ((0, 0), (300, -HOUR), (600, YEAR), (900, -YEAR), (1_200, 0)):
+        clock.set(ahead)
+        scene.send_payments(sent[first : first + 300])
+        scene.drained_stages(worker)
+        seconds += 300 * ahead
+        wait_for("its idea of the time", partial(took, worker, seconds))
+        scene.send_labels(frauds(sent[first : first + 300]))
+        scene.drained_stages(worker)
+    wait_for("ready", worker.ready)
+    assert worker.page("/livez")[0] == 200
+    assert "starting_over" not in worker.log
+    assert worker.stop() == 0, worker.log
     assert scene.faults_of_stages() == []
     assert scene.judge_of_stages.outcomes(scene.evidence_of_stages()) == {"matched": 300}
