@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from schemas.avro import AvroSchema, write_value
 from schemas.errors import RecordError, SchemaError
-from schemas.json_record import as_it_travels, record_of_json
+from schemas.json_record import WrittenNumber, as_it_travels, record_of_json
 
 AVRO_MAGIC = b"Obj\x01"
 
@@ -65,7 +65,7 @@ def _lines(path: Path, schema: AvroSchema, key: str) -> Iterator[FileEvent]:
 
 def _loaded(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_float=WrittenNumber)
     except ValueError as error:
         raise RecordError("not_encodable", f"no JSON: {error}") from error
 

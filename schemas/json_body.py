@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from schemas.avro import AvroSchema, write_value
 from schemas.errors import RecordError
-from schemas.json_record import as_it_travels, record_of_json
+from schemas.json_record import WrittenNumber, as_it_travels, record_of_json
 from schemas.reject import Reject
 
 
@@ -46,7 +46,7 @@ def load_object(text: bytes) -> dict[str, Any]:
         RecordError: it is none.
     """
     try:
-        given = json.loads(text.decode(), parse_constant=_no_constant)
+        given = json.loads(text.decode(), parse_float=WrittenNumber, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise RecordError(Reject.BAD_UTF8.label, f"the body is no UTF-8: byte {error.start} is {text[error.start]:#04x}") from error
     except _Infinite as error:
@@ -58,7 +58,7 @@ def load_object(text: bytes) -> dict[str, Any]:
     return given
 
 
-_KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+_KINDS = {list: "array", str: "string", int: "number", WrittenNumber: "number", bool: "boolean", type(None): "null"}
 
 
 class _Infinite(ValueError):

@@ -22,11 +22,29 @@ _EXACT = Context(prec=2_000)  # digits: more than any decimal has
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 
 
+class WrittenNumber(float):
+    """A number of a JSON text with its digits, of which a double keeps 15 to 17; as `parse_float` of `json.loads`."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> WrittenNumber:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
 def record_of_json(schema: AvroSchema) -> Callable[[Any], Any]:
     """A function from a JSON value (as `json.loads` gives it) to what fastavro writes under `as_it_travels`.
 
     The function raises `RecordError` (reason ``not_encodable``) that names the field, what was found there and what was wanted.
-    Fields the schema doesn't know are passed over; missing ones get their default, or null where they take it.
+    Fields the schema doesn't know are passed over; missing ones get their default, or null where they take it. Decimals keep all
+    their digits where numbers came as `WrittenNumber`.
     """
     return lambda value: _value(schema.root, schema.named, value, "")
 
@@ -148,6 +166,8 @@ def _float(kind: str, value: float, at: str) -> float:
         made = float(value)
     except OverflowError as error:
         raise _wrong(at, value, "a number that a double holds") from error
+    if made in (inf, -inf) and isinstance(value, WrittenNumber):
+        raise _wrong(at, value, "a number that a double holds")
     if kind == "float" and _LARGEST_FLOAT < abs(made) < inf:
         raise _wrong(at, value, "a number that a float holds")
     return made

@@ -167,6 +167,31 @@ def test_a_body_that_is_none_says_which_field_what_was_found_and_what_was_wanted
     assert words in said.detail
 
 
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [("1234567890123456.78", 123456789012345678), ("-9999999999999999.99", -999999999999999999), ("1.5e3", 150_000), ("7", 700)],
+)
+def test_a_price_keeps_all_the_digits_that_its_number_is_written_with(text: str, units: int) -> None:
+    schema = record(field("price", {**PRICE, "precision": 18}))
+    decoded = Decoder(schema, "json").decode(PackedBytes.pack([f'{{"price": {text}}}'.encode()]))
+    assert row_of(decoded.columns, 0) == {"price": units}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ('"weight": 1e400', "weight is 1e400, wanted a number that a double holds"),
+        ('"price": 1e-400', "price is 1e-400, wanted a number of at most 6 digits, 2 of them after the point"),
+        ('"price": 1e999999999999999999999', "price is 1e999999999999999999999, wanted a number"),
+    ],
+)
+def test_a_number_that_no_double_holds_is_refused_and_not_made_another(number: str, words: str) -> None:
+    text = f'{{"id": "P1", "at": 1, "place": {{"city": "Bonn"}}, "price": 1, {number}}}'.encode()
+    decoder = Decoder(PAYMENT, "json")
+    assert decoder.decode(PackedBytes.pack([text])).rejected.tolist() == [Reject.BAD_FIELD]
+    assert words in decoder.explain(text).detail
+
+
 def test_a_tombstone_is_one_whatever_the_framing() -> None:
     decoder = Decoder(PAYMENT, "json")
     assert decoder.decode(PackedBytes.pack([b""]), np.array([True])).rejected.tolist() == [Reject.TOMBSTONE]
