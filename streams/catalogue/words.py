@@ -40,18 +40,18 @@ def constrained(field: Mapping[str, Any]) -> str:
 
 
 def versions_words(schema: Mapping[str, Any]) -> str:
-    """Which versions there are of a schema, in words."""
+    """How records are framed, and which versions there are of their schema, in words."""
     versions = schema["versions"]
     if versions is None:
-        return "bare Avro, in no registry"
+        return f"{schema['framing']}, in no registry"
     if versions["latest"] is None:
-        return f"{versions['subject']} {versions['says']}"
+        return f"{schema['framing']}: {versions['subject']} {versions['says']}"
     others = f" of {', '.join(map(str, versions['ids']))}" if len(versions["ids"]) > 1 else ""
     if versions["ours"] is None:
         ours = f"this {versions['says']}"
     else:
         ours = "this is it" if versions["ours"] == versions["latest"] else f"this is {versions['ours']}"
-    return f"{versions['subject']}, latest id {versions['latest']}{others}; {ours}"
+    return f"{schema['framing']}: {versions['subject']}, latest id {versions['latest']}{others}; {ours}"
 
 
 def _party(each: Mapping[str, Any]) -> str:

@@ -148,6 +148,21 @@ def test_versions_are_those_of_the_folder_or_the_registry(millrace: Run, tmp_pat
         assert "schema registry http://127.0.0.1:1 does not answer" in versions["says"]
 
 
+@pytest.mark.parametrize(
+    ("framing", "words"),
+    [
+        ('"json"', "json, in no registry"),
+        ('"bare"', "bare, in no registry"),
+        ("SingleObject()", "single-object Avro, in no registry"),
+        ('CloudEvents(id="payment_id")', "CloudEvents of JSON or confluent Avro, id as payment_id: payments-value is not registered"),
+        ('CloudEvents(avro="bare")', "CloudEvents of JSON or bare Avro, in no registry"),
+    ],
+)
+def test_a_topic_says_how_its_records_are_framed(millrace: Run, tmp_path: Path, framing: str, words: str) -> None:
+    write_pipeline(tmp_path, {'event_id="payment_id"': f'event_id="payment_id", framing={framing}'})
+    assert words in millrace("catalogue", "pipeline.py").out
+
+
 def test_one_field_is_shown_with_all_that_hangs_on_it(millrace: Run, tmp_path: Path) -> None:
     write_staged(tmp_path)
     facts = millrace("catalogue", "pipeline.py", "--field", "merchant", "--json").facts
