@@ -102,7 +102,8 @@ class CloudEventText:
         event = self._json.event(avro)
         as_json = self._framing.data == "json"
         time = None if self._time is None else _iso(self._time, _at(event, self._time), self._units_per_ms)
-        id_ = str(_at(event, self._id) or "")
+        given = _at(event, self._id)
+        id_ = "" if given is None else str(given)
         if not id_:
             raise RecordError("not_encodable", f"{self._id} is empty, and a CloudEvent needs an id")
         told = CloudEvent(id_, self._source, self._type, time, JSON if as_json else AVRO, None)

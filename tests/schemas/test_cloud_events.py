@@ -224,6 +224,14 @@ def test_what_no_cloud_event_can_say_is_not_written() -> None:
             dress(write_value(said, as_numbers(READER).parsed), ())
 
 
+def test_an_event_may_be_named_by_any_number() -> None:
+    schema = record(field("number", "long"), field("amount", "double"), name="Payment")
+    dress = CloudEventText(schema, CloudEvents(avro="bare"), bare, "payments", "number", None, 1)
+    for number in (0, 7):
+        _, headers = dress(write_value({"number": number, "amount": 1.0}, schema.parsed), ())
+        assert dict(headers)["ce_id"] == str(number).encode()
+
+
 def as_numbers(schema: AvroSchema) -> AvroSchema:
     """The schema without its logical types."""
     return record(*(field(each.name, each.type.kind) for each in schema.fields), name="Payment")
