@@ -19,7 +19,7 @@ from streams.definition.bound import Bound
 from streams.dlq.letters import AT, Place, StoredLetter, text_of
 from streams.explain.log import LogReader
 from streams.hop import HopSchema
-from streams.kafka import Record, TopicFacts
+from streams.kafka import Record, TopicFacts, admin, topic_facts
 from streams.planning.stage import stages
 from streams.settings import Settings
 
@@ -89,7 +89,7 @@ class Passages:
         topic, decoder = hop.stage.input.name, hop.decoder()
         wanted = {_source_of(letter) for letter in letters}
         numbers = np.array([partition * _PARTITION + offset for partition, offset in wanted], np.int64)
-        since_ms = min(letter.timestamp_ms for letter in letters) - CLOCKS_MS if self._dated else 0
+        since_ms = min(letter.timestamp_ms for letter in letters) - CLOCKS_MS if self._dated and self._is_stamped(topic) else 0
         places: dict[Place, Place] = {}
         reaches = True
         for partition in range(log.partitions(topic)):
@@ -108,6 +108,10 @@ class Passages:
                 if len(places) == len(wanted):
                     return _Found(places, True)
         return _Found(places, reaches)
+
+    def _is_stamped(self, topic: str) -> bool:
+        """Whether its records bear the time they arrived, and not that of their events: before `since_ms` none is sought."""
+        return topic_facts(admin(self._settings.kafka), (topic,))[topic].settings["message.timestamp.type"] == "LogAppendTime"
 
 
 def _with(passage: Passage, topic: str, found: _Found, letter: StoredLetter) -> Passage:

@@ -144,6 +144,21 @@ def test_what_an_internal_topic_has_forgotten_stays_and_says_so(scene: StageScen
     assert f"windows hold its event under its place in {hop}, which does not have it any more" in told["would_not"][0]["example"]
 
 
+def test_an_internal_topic_that_is_stamped_with_event_times_is_looked_through_from_its_start(scene: StageScene, facts: Facts) -> None:
+    hop = scene.stages["by-terminal"].input.name
+    alter_topic(scene.broker, hop, message_timestamp_type="CreateTime", retention_ms="-1")  # its times lie long before the record came in
+    worker = scene.worker()
+    alter_topic(scene.broker, scene.bound.output.name, max_message_bytes="5000")
+    scene.send_payments([one_payment(1, 1, payment_id="L" * 8_000)])
+    scene.drained_stages(worker)
+    assert worker.stop() == 0, worker.log
+    assert facts("replay")["replayed"] == 1
+    topic = scene.bound.input.name
+    seen(scene, topic, 2)
+    (back,) = returned(scene, topic)
+    assert f"millrace.replay.counted_at.{hop}" in dict(back.headers)
+
+
 def outcomes(worker: Worker) -> dict[str, float]:
     named = {name: f'millrace_labels_total{{outcome="{name}",stage="by-terminal"}}' for name in ("matched", "repeated", "unmatched")}
     return {name: worker.metric(line) for name, line in named.items()}
