@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from schemas.avro import AvroSchema, write_value
 from schemas.errors import RecordError, SchemaError
-from schemas.json_record import WrittenNumber, as_it_travels, record_of_json
+from schemas.json_record import WrittenNumber, as_it_travels, avro_of_record, record_of_json
 
 AVRO_MAGIC = b"Obj\x01"
 
@@ -57,10 +57,11 @@ def _lines(path: Path, schema: AvroSchema, key: str) -> Iterator[FileEvent]:
             if line.strip():
                 try:
                     record = travelling(_loaded(line))
+                    value = avro_of_record(record, plain)
                 except RecordError as error:
                     yield FileEvent(number, None, None, error)
                 else:
-                    yield FileEvent(number, write_value(record, plain), _key(record, key))
+                    yield FileEvent(number, value, _key(record, key))
 
 
 def _loaded(line: bytes) -> Any:

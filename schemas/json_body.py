@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from schemas.avro import AvroSchema, write_value
+from schemas.avro import AvroSchema
 from schemas.errors import RecordError
-from schemas.json_record import WrittenNumber, as_it_travels, record_of_json
+from schemas.json_record import WrittenNumber, as_it_travels, avro_of_record, record_of_json
 from schemas.reject import Reject
 
 
@@ -32,10 +32,10 @@ class JsonBodies:
             RecordError: as above.
         """
         try:
-            return write_value(self._to_record(value), self._plain)
+            return avro_of_record(self._to_record(value), self._plain)
         except RecordError as error:
             raise RecordError(Reject.BAD_FIELD.label, error.detail) from error
-        except (ArithmeticError, ValueError, RecursionError) as error:  # a surrogate that UTF-8 lacks, a number that no float holds
+        except (ArithmeticError, ValueError, RecursionError) as error:
             raise RecordError(Reject.BAD_FIELD.label, f"the event can't be written as Avro: {type(error).__name__}: {error}") from error
 
 

@@ -12,7 +12,7 @@ from decimal import Context, Decimal
 from math import inf
 from typing import Any
 
-from schemas.avro import ABSENT, Array, AvroSchema, AvroType, Enum, Fixed, Map, Primitive, Record, Recursion, Union
+from schemas.avro import ABSENT, Array, AvroSchema, AvroType, Enum, Fixed, Map, Primitive, Record, Recursion, Union, write_value
 from schemas.errors import RecordError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,6 +52,18 @@ def record_of_json(schema: AvroSchema) -> Callable[[Any], Any]:
 def as_it_travels(schema: AvroSchema) -> Any:
     """The schema without logical types, parsed for fastavro: the same bytes, with times and decimals as the numbers that travel."""
     return AvroSchema(_without_logical_types(schema.definition)).parsed
+
+
+def avro_of_record(record: Any, plain: Any) -> bytes:
+    """The Avro bytes of what `record_of_json` made; `plain` is `as_it_travels`.
+
+    Raises:
+        RecordError: Avro can't hold it (``not_encodable``): a surrogate that UTF-8 lacks, nesting too deep to write.
+    """
+    try:
+        return write_value(record, plain)
+    except (ArithmeticError, ValueError, RecursionError) as error:
+        raise RecordError("not_encodable", f"the event can't be written as Avro: {type(error).__name__}: {error}") from error
 
 
 def json_of_record(schema: AvroSchema) -> Callable[[Any], Any]:

@@ -14,14 +14,13 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from schemas.avro import write_value
 from schemas.codec import Decoder, Encoder
 from schemas.columns import PackedBytes
 from schemas.dress import Dress
 from schemas.errors import DefinitionError, MillraceError, RecordError, SchemaError, SettingsError
 from schemas.features import Json
 from schemas.framing import Headers
-from schemas.json_record import as_it_travels, json_of_record, record_of_json
+from schemas.json_record import as_it_travels, avro_of_record, json_of_record, record_of_json
 from schemas.read_record import as_read
 from schemas.registry import Registry
 from streams.dead_letters import OURS
@@ -182,7 +181,7 @@ class EditedCopies:
         value, headers = draft.value, draft.given
         if copy.get("value") is not None:
             try:
-                value, headers = self._dress(write_value(self._to_record(copy["value"]), self._plain), headers)
+                value, headers = self._dress(avro_of_record(self._to_record(copy["value"]), self._plain), headers)
             except RecordError as error:
                 return Draft(letter, None, None, error.detail)
         elif "value_hex" in copy:

@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from schemas.avro import AvroSchema, load_schema, write_value
+from schemas.avro import AvroSchema, load_schema
 from schemas.codec import Decoder
 from schemas.columns import PackedBytes
 from schemas.errors import DefinitionError, RecordError
 from schemas.framing import Headers, loaded
-from schemas.json_record import as_it_travels, record_of_json
+from schemas.json_record import as_it_travels, avro_of_record, record_of_json
 from schemas.reject import FIRST_RULE, label
 from schemas.rules import Rule, check
 from streams.definition.bound import Bound, EventTime
@@ -190,9 +190,9 @@ class _Check:
             raise _At(row, "not_encodable", f"{unknown[0]!r} is no field of {self._schema}; there are {', '.join(sorted(self._fields))}")
         try:
             record = self._to_record(given)
+            return record, avro_of_record(record, self._plain)
         except RecordError as error:
             raise _At(row, error.reason, error.detail) from error
-        return record, write_value(record, self._plain)
 
     def rules(self, values: Sequence[bytes]) -> None:
         """Raise at the first event that breaks a rule."""

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from schemas.avro import AvroSchema, write_value
+from schemas.avro import AvroSchema
 from schemas.codec import Decoder, Encoder
 from schemas.columns import Columns, Ints, Mask, PackedBytes
 from schemas.container import container_schema
@@ -24,7 +24,7 @@ from schemas.errors import HistoryError, RecordError
 from schemas.event_file import AVRO_MAGIC, read_events
 from schemas.framing import Framing
 from schemas.infer import Infinite, Profile, no_constant
-from schemas.json_record import as_it_travels, record_of_json
+from schemas.json_record import WrittenNumber, as_it_travels, avro_of_record, record_of_json
 from streams.offline.history import EVENT_SUFFIXES, TABLE_SUFFIXES, TOPIC_PREFIX, files_of
 from streams.settings import Settings
 
@@ -219,7 +219,7 @@ class JsonReader:
                 for name in given:
                     if name not in self._known:
                         unexpected[name] = unexpected.get(name, 0) + 1
-                value = write_value(self._to_record(given), self._plain)
+                value = avro_of_record(self._to_record(given), self._plain)
             except RecordError as error:
                 troubles[row] = Trouble.of(error)
             values.append(value)
@@ -236,7 +236,7 @@ def load_json(text: bytes) -> dict[str, Any]:
         RecordError: it is none.
     """
     try:
-        given = json.loads(text, parse_constant=no_constant)
+        given = json.loads(text, parse_float=WrittenNumber, parse_constant=no_constant)
     except Infinite as error:
         raise RecordError("bad_json", f"{error} is no number of JSON's") from error
     except UnicodeDecodeError as error:

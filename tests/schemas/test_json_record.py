@@ -211,3 +211,22 @@ def test_the_key_is_the_text_of_its_field(tmp_path: Path, kind: Any, value: Any,
     file.write_text(json.dumps({"x": value}))
     definition = {"type": "record", "name": "E", "fields": [{"name": "x", "type": kind}]}
     assert [event.key for event in read(file, definition, "x")] == [key]
+
+
+def test_text_that_utf8_does_not_have_is_a_trouble_of_its_event_alone(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"x": "\\ud800"}\n{"x": "good"}\n')
+    odd, good = read_events(file, schema_of("string"), "x")
+    assert (odd.value, good.key, good.trouble) == (None, b"good", None)
+    assert odd.trouble is not None
+    assert odd.trouble.reason == "not_encodable"
+    assert "surrogates not allowed" in odd.trouble.detail
+
+
+def test_a_file_keeps_all_the_digits_of_a_price(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"x": 1234567890123456.78}\n')
+    schema = schema_of({**MONEY, "precision": 18})
+    (event,) = read_events(file, schema, "x")
+    assert event.value is not None
+    assert read_value(event.value, schema.parsed)["x"] == Decimal("1234567890123456.78")
