@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -25,6 +26,7 @@ ANSWER_SECONDS = 10.0
 MOST_IDS = 100
 FIRST_VALUES = 100
 _HEADER_BYTES = 5
+_REASONS = {"not_encodable": Reject.BAD_FIELD.label}  # of files, and of dead letters
 
 
 class TopicSource:
@@ -94,7 +96,7 @@ class TopicSource:
         if self._framing == "json":
             reader = JsonReader(self.schema)
             for partition, records in self._records():
-                yield reader.rows([record.value() or b"" for record in records], self._place(partition, records))
+                yield _as_a_worker(reader.rows([record.value() or b"" for record in records], self._place(partition, records)), records)
             return
         decoder = Decoder(self.schema, self._framing, self._registry)
         for partition, records in self._records():
@@ -115,6 +117,16 @@ class TopicSource:
     def _place(self, partition: int, records: Sequence[Record]) -> Callable[[int], str]:
         offsets = [record.offset() for record in records]
         return lambda row: f"{self._topic}[{partition}]@{offsets[row]}"
+
+
+def _as_a_worker(rows: Rows, records: Sequence[Record]) -> Rows:
+    """Rows of a topic of JSON with what a file does not have, and with the reasons that its dead letters have."""
+    troubles = {row: replace(each, reason=_REASONS.get(each.reason, each.reason)) for row, each in rows.troubles.items()}
+    for row in [row for row, record in enumerate(records) if not record.value()]:
+        reason = Reject.TOMBSTONE if records[row].value() is None else Reject.EMPTY_VALUE
+        troubles[row] = Trouble(reason.label, "", "the record has no value")
+    arrived_ms = np.array([record.timestamp()[1] for record in records], np.int64)
+    return replace(rows, troubles=troubles, arrived_ms=arrived_ms, keys=[record.key() for record in records])
 
 
 def _framing(value: bytes) -> FramingChoice:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,7 +121,11 @@ CASES = {
         '"json"',
         json_objects,
         lambda scene: -1,
-        [(b"{", [], "bad_json", "no JSON"), (b'{"payment_id": 7}', [], "bad_field", "payment_id is 7, wanted text")],
+        [
+            (b"{", [], "bad_json", "no JSON"),
+            (b'{"payment_id": 7}', [], "bad_field", "payment_id is 7, wanted text"),
+            (as_json(payment(900, customer_id="C9")), [], "key_mismatch", "its field 'customer_id' says otherwise"),
+        ],
     ),
     "cloud events": Case(
         'CloudEvents(id="payment_id", time="event_time")',
@@ -222,7 +227,9 @@ def test_events_are_scored_refused_mended_and_made_again_in_every_framing(
     built = millrace("features", "build", scene.file, "--from", f"kafka:{scene.bound.input.name}", "--to", "built", "--json").facts
     assert built["events"] == len(meant) + len(case.bad)
     checked = millrace("schema", "validate", f"kafka:{scene.bound.input.name}", "--pipeline-file", scene.file, "--json")
-    assert json.loads(checked.out)["passed"] == len(meant) - 1
+    told = json.loads(checked.out)
+    assert told["passed"] == len(meant) - 1
+    assert told["reasons"] == Counter((dict(letter.headers)["millrace.reason"] or b"").decode() for letter in scene.letters())
 
     # What was in dollars comes back in euros, and is scored.
     fix = f"{written(scene.folder, 'fixes.py', EUROS)}:euros"
