@@ -10,7 +10,7 @@ from schemas.cloud_event_records import CloudEventRecords
 from schemas.errors import SchemaError
 from schemas.framing import WORDS, CloudEvents, Framing, SingleObject
 from schemas.single_object import SingleObjects
-from schemas.undress import JsonRecords, Undress, as_it_is, confluent
+from schemas.undress import JsonRecords, Undress, as_it_is, confluent, confluent_with_guids
 
 _UNITS_PER_MS = {"timestamp-millis": 1, "timestamp-micros": 1_000}
 
@@ -49,7 +49,9 @@ def bodies(reader: AvroSchema, framing: Framing) -> Bodies:
         raise SchemaError(f"framing {framing!r}, wanted one of {', '.join(WORDS)}, SingleObject(...) or CloudEvents(...)")
     if framing == "json":
         return Bodies(reader, JsonRecords(reader))
-    return Bodies(reader, as_it_is) if framing == "bare" else Bodies(reader, confluent, prefixed=True)
+    if framing == "bare":
+        return Bodies(reader, as_it_is)
+    return Bodies(reader, confluent_with_guids if framing == "confluent-header" else confluent, prefixed=True)
 
 
 def _of_cloud_events(reader: AvroSchema, framing: CloudEvents) -> Bodies:

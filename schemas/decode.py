@@ -170,10 +170,9 @@ class Decoder:
         if reject is Reject.EMPTY_VALUE:
             return "the value has no bytes, wanted an Avro record"
         if reject is Reject.BAD_MAGIC:
-            return (
-                f"the value begins with {bare.bodies[0][:HEADER_BYTES].hex(' ')}, wanted 00, four bytes of schema id and an Avro record, "
-                "or 01, sixteen bytes of a schema's GUID and an Avro record"
-            )
+            guid = ", or 01, sixteen bytes of a schema's GUID and an Avro record" if self.framing == "confluent-header" else ""
+            began = bare.bodies[0][:HEADER_BYTES].hex(" ")
+            return f"the value begins with {began}, wanted 00, four bytes of schema id and an Avro record{guid}"
         if reject is Reject.UNKNOWN_SCHEMA:
             return f"no schema has the {_schema_words(number, bare)}"
         if reject is Reject.UNREADABLE_SCHEMA:

@@ -59,9 +59,20 @@ def as_it_is(values: PackedBytes, absent: Mask | None, headers: HeadersByRow) ->
 
 
 def confluent(values: PackedBytes, absent: Mask | None, headers: HeadersByRow) -> Undressed:
-    """Confluent's framing: an id or a GUID in a header, else before the value."""
+    """Confluent's framing: an id or a GUID in a header, else an id before the value."""
+    return _confluent(values, headers, np.zeros(0, np.int64))
+
+
+def confluent_with_guids(values: PackedBytes, absent: Mask | None, headers: HeadersByRow) -> Undressed:
+    """The same, with values that begin with a one and a GUID.
+
+    Only where that is declared: garbage that begins with a one would else be as many unknown schemas, and they are remembered.
+    """
+    return _confluent(values, headers, _with_guids(values))
+
+
+def _confluent(values: PackedBytes, headers: HeadersByRow, marked: Ints) -> Undressed:
     outside = {row: found for row, each in headers.items() if (found := header(each, VALUE_SCHEMA_ID)) is not None}
-    marked = _with_guids(values)
     if not outside and not len(marked):
         return Undressed(values)
     numbers = np.full(len(values), PREFIX, np.int64)

@@ -33,10 +33,10 @@ class Topic:
         key: the field whose text (UTF-8) is the record's key. Needed for an input.
         event_time: the field that says when it happened, a long with logical type timestamp-millis or -micros. Needed for an input.
         event_id: the field that names an event. Needed for an input.
-        framing: what stands around its values. ``confluent`` = the schema's id or GUID before the Avro bytes or in a header, written
-            before them; ``confluent-header`` = read alike, and written in a header; ``bare`` = Avro bytes alone; ``json`` = JSON
-            objects; `SingleObject` = Avro's own single-object encoding; `CloudEvents` = CloudEvents of JSON or Avro. An output is
-            ``confluent`` or ``bare``.
+        framing: what stands around its values. ``confluent`` = the schema's id before the Avro bytes, or its id or GUID in a header;
+            written before them. ``confluent-header`` = that, or its GUID before the bytes; written in a header. ``bare`` = Avro bytes
+            alone; ``json`` = JSON objects; `SingleObject` = Avro's own single-object encoding; `CloudEvents` = CloudEvents of JSON or
+            Avro. An output is ``confluent`` or ``bare``.
         partitions: how many it has, if the definition is to say so: the plan follows from it where no broker is asked, and a topic
             of another count is refused. None = as it is made.
         constraints: path of the constraints of its values, relative to the pipeline file; None = those beside the schema, if there are

@@ -94,8 +94,8 @@ def test_a_prediction_beside_a_measurement_states_its_error() -> None:
         "settings": {"rate": 10_000}, "machine": {"cpus": 2},
     }  # fmt: skip
     shown = {each.what: each for each in held(TRUE, results(worker=worker, growth=GROWTH))}
-    assert shown["one worker drained: CPU"].predicted == pytest.approx(8.0 + 900 / 2_000)
-    assert shown["one worker drained: CPU"].error == pytest.approx(8.45 / 10 - 1)
+    assert shown["one worker drained: CPU"].predicted == pytest.approx(8.0 + 900 / MOST_RECORDS)
+    assert shown["one worker drained: CPU"].error == pytest.approx((8.0 + 900 / MOST_RECORDS) / 10 - 1)
     assert shown["one worker at a steady rate: CPU"].predicted == pytest.approx(8.0 + 900 / 80)
     assert shown["100,000 keys with 60 records: memory of redis"].error == pytest.approx(0.0)
     assert not any(each.kind == "stages" for each in shown.values())  # nothing was measured there

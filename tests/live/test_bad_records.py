@@ -43,10 +43,10 @@ def test_bad_records_become_dead_letters_and_their_neighbours_are_scored(scene: 
 
     wanted: dict[str, list[tuple[bytes | None, bytes | None]]] = {
         "truncated": [(key, good[0][:-1]), (key, good[0][:9])],
-        "bad_magic": [(key, b"\2" + good[0][1:]), (key, b"\0\0\0")],
+        "bad_magic": [(key, b"\1" + good[0][1:]), (key, b"\0\0\0")],
         "trailing_bytes": [(key, good[0] + b"!")],
         "bad_utf8": [(key, good[0].replace(b"P000000", b"P\xff00000"))],
-        "unknown_schema": [(key, b"\0" + struct.pack(">i", UNKNOWN) + good[0][5:]), (key, b"\1" + good[0][1:])],
+        "unknown_schema": [(key, b"\0" + struct.pack(">i", UNKNOWN) + good[0][5:])],
         "empty_value": [(key, b"")],
         "tombstone": [(key, None)],
         "null_key": [(None, good[0])],

@@ -70,7 +70,7 @@ def test_whatever_the_client_writes_is_read_in_one_batch() -> None:
     client = Client()
     ways = (prefix_schema_id_serializer, header_schema_id_serializer, ones_prefix)
     records = [client.write(schema, way, {**SAID, "note": "new"} if schema is NOW else SAID) for schema in (BEFORE, NOW) for way in ways]
-    decoder = Decoder(NOW, "confluent", client.registry)
+    decoder = Decoder(NOW, "confluent-header", client.registry)
     decoded = decoded_all(decoder, records)
     assert decoded.rejected.tolist() == [0] * 6
     for row in range(6):
@@ -141,7 +141,7 @@ def test_a_header_that_names_nothing_is_a_reason_and_its_neighbours_stay(header:
 
 def test_a_guid_the_registry_does_not_know_is_named_and_read_once_it_does() -> None:
     client, guid = Client(), uuid.uuid4()
-    decoder = Decoder(BEFORE, "confluent", client.registry)
+    decoder = Decoder(BEFORE, "confluent-header", client.registry)
     avro = write_value(SAID, BEFORE.parsed)
     unknown: list[Written] = [(b"\x01" + guid.bytes + avro, []), (avro, [(VALUE_SCHEMA_ID, b"\x01" + guid.bytes)])]
     decoded = decoded_all(decoder, unknown)
@@ -154,10 +154,19 @@ def test_a_guid_the_registry_does_not_know_is_named_and_read_once_it_does() -> N
 
 
 def test_a_one_without_room_for_a_guid_says_both_ways_that_are_read() -> None:
-    decoder = Decoder(BEFORE, "confluent", Known(_7=BEFORE))
+    decoder = Decoder(BEFORE, "confluent-header", Known(_7=BEFORE))
     said = decoder.explain(b"\x01\x02\x03")
     assert said.reason == "bad_magic"
     assert "begins with 01 02 03, wanted 00, four bytes of schema id and an Avro record, or 01, sixteen bytes" in said.detail
+
+
+def test_a_guid_before_the_value_is_looked_for_only_where_that_is_declared() -> None:
+    client = Client()
+    value, headers = client.write(BEFORE, ones_prefix)
+    assert decoded_all(Decoder(BEFORE, "confluent-header", client.registry), [(value, headers)]).rejected.tolist() == [0]
+    decoder = Decoder(BEFORE, "confluent", client.registry)
+    assert decoded_all(decoder, [(value, headers)]).rejected.tolist() == [Reject.BAD_MAGIC]
+    assert decoder.explain(value).detail.endswith("wanted 00, four bytes of schema id and an Avro record")
 
 
 def test_a_folder_gives_each_schema_a_guid_of_its_text(tmp_path: Path) -> None:
@@ -180,7 +189,7 @@ def test_a_folder_gives_each_schema_a_guid_of_its_text(tmp_path: Path) -> None:
 def test_explaining_places_damage_in_the_whole_value() -> None:
     client = Client()
     value, _ = client.write(BEFORE, ones_prefix)
-    decoder = Decoder(BEFORE, "confluent", client.registry)
+    decoder = Decoder(BEFORE, "confluent-header", client.registry)
     said = decoder.explain(value[:-1])
     assert said.reason == "truncated"
     assert said.detail.startswith(f"amount, at byte {len(value) - 8} of {len(value) - 1}: ")
