@@ -40,12 +40,14 @@ _FORMAT: Final = 2
 _OTHER_KEY: Final = 3
 _DISORDER: Final = 4
 _BROKEN_SEAL: Final = 5
+_AHEAD: Final = 6
 _FAULTS = {
     _ZEROS: "has a hole of zeros: it was lost, and written to afterwards",
     _FORMAT: "was written in another format",
     _OTHER_KEY: "belongs to another key",
     _DISORDER: "has records out of order",
     _BROKEN_SEAL: "has a record that isn't what was written: its seal is broken",
+    _AHEAD: "has a record that is still to come: counted once more, it would be there twice",
 }
 
 SEAL_SHIFT: Final = 48
@@ -99,14 +101,16 @@ def record_counts(blocks: PackedBytes, record_words: int, entity: str) -> Ints:
     return bodies // (8 * record_words)
 
 
-def unpack(blocks: PackedBytes, owners: Ints, head: NDArray[np.int64], heap: Table, slots: Table, entity: str) -> None:
+def unpack(blocks: PackedBytes, owners: Ints, head: NDArray[np.int64], heap: Table, slots: Table, entity: str, next_position: int) -> None:
     """Copy the records of blocks to the heap, into the blocks reserved for the slots `owners`; running sums are left to make.
+
+    All of them stand below `next_position` in the log, or the state is ahead of what it is said to be at.
 
     Raises:
         LostBlock: a block that isn't what was written.
     """
     record_words = int(head[0, 1] & 0xFFFFFFFF) if len(head) else 0
-    fault = _unpack(blocks.data, blocks.starts, blocks.ends, owners, record_words, head, heap, slots)
+    fault = _unpack(blocks.data, blocks.starts, blocks.ends, owners, record_words, head, heap, slots, next_position)
     if fault:
         row, kind = divmod(int(fault), 8)
         key = head[row].tobytes()
@@ -186,11 +190,20 @@ def _word(data: Octets, at: int) -> int:
 
 
 @compiled(
-    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1])",
+    "int64(const uint8[::1], const int64[::1], const int64[::1], const int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, ::1], "
+    "int64)",
     makes_arrays=False,
 )
 def _unpack(
-    data: Octets, starts: Ints, ends: Ints, owners: Ints, record_words: int, head: NDArray[np.int64], heap: Table, slots: Table
+    data: Octets,
+    starts: Ints,
+    ends: Ints,
+    owners: Ints,
+    record_words: int,
+    head: NDArray[np.int64],
+    heap: Table,
+    slots: Table,
+    next_position: int,
 ) -> int:
     """Returns 0, or row x 8 + what is wrong there."""
     for row in range(len(owners)):
@@ -220,6 +233,8 @@ def _unpack(
                 return row * 8 + _BROKEN_SEAL
             if place > slots[slot, BASE] and heap[place, TIMES] < heap[place - 1, TIMES]:
                 return row * 8 + _DISORDER
+            if heap[place, POSITIONS] > next_position:  # as kept: one more
+                return row * 8 + _AHEAD
             place += 1
         slots[slot, END] = place
     return 0

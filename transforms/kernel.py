@@ -58,6 +58,8 @@ POSITIONS: Final = 0  # fields of a record in the heap
 TIMES: Final = 1
 FIRST_VALUE: Final = 2
 
+NO_POSITION: Final = 2**62  # beyond every position of a log
+
 BASE: Final = 0  # fields of a slot: its block's first place in the heap
 START: Final = 1  # the first record still of use
 END: Final = 2  # one past the last

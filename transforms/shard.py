@@ -100,7 +100,8 @@ class ShardState:
         slots = []
         for entity, slab, part in zip(self._entities, self._slabs, parts, strict=True):
             ids = key_ids(entity.key_columns, [part[name] for name in entity.key_columns])
-            slots.append(slab.admit(ids, key_hashes(ids)))
+            next_position = int(positions[part.rows].min()) if len(part.rows) else kernel.NO_POSITION
+            slots.append(slab.admit(ids, key_hashes(ids), next_position))
 
         features = np.zeros((len(usable), sum(len(entity.features) for entity in self._entities)))
         timing, outcome = np.zeros((2, len(usable)), np.uint8)

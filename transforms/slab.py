@@ -73,8 +73,10 @@ class Slab:
         """The store holds what happened below this position: keys not touched since may leave."""
         self._settled_below = max(self._settled_below, position)
 
-    def admit(self, ids: PackedBytes, hashes: NDArray[np.uint64]) -> Ints:
+    def admit(self, ids: PackedBytes, hashes: NDArray[np.uint64], next_position: int = kernel.NO_POSITION) -> Ints:
         """Make keys resident, reading those that aren't from the store in one call; shape (m,): the slot of each.
+
+        Whatever the store has of them stands below `next_position` in the log.
 
         Raises:
             StoreDown, FenceLost: from the store; LostBlock: a block isn't what was written. Nothing is changed then.
@@ -90,7 +92,7 @@ class Slab:
         if added:
             new = rows[:added]
             self._evict()
-            self._load(ids.take(new), hashes[new], slot_of[new])
+            self._load(ids.take(new), hashes[new], slot_of[new], next_position)
         self._ids = ids
         return slot_of
 
@@ -149,7 +151,7 @@ class Slab:
         owners, at, data = block.pack(changed, stretches, self._head, self._heap, self._slots, self._record_words)
         return Writes(self._entity.name, self._hashes[owners], at, data)
 
-    def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints) -> None:
+    def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints, next_position: int) -> None:
         loaded = False
         try:
             blocks = self._store.read(self._shard, self._entity.name, hashes)
@@ -157,7 +159,7 @@ class Slab:
             head = block.headers(ids, hashes, self._record_words)
             self._head[new] = head
             self._reserve(new, counts)
-            block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name)
+            block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name, next_position)
             kernel.sum_up(new, self._values, self._heap, self._slots)
             loaded = True
         except LostBlock as error:

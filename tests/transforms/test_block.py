@@ -173,6 +173,17 @@ def test_a_damaged_block_is_refused(at: int, value: int, words: str) -> None:
         kept.send([Event(1, 12, 1)])
 
 
+def test_a_block_that_holds_what_is_still_to_come_is_refused() -> None:
+    kept = Kept()
+    kept.send([Event(1, 10, 1), Event(1, 11, 1)])
+    kept.restart()
+    kept.position = 1  # the state is said to be at 1, and the block has 0 and 1
+    with pytest.raises(LostBlock, match="still to come"):
+        kept.send([Event(1, 11, 1)])
+    kept.position = 2
+    assert kept.send([Event(1, 12, 1)]).features.tolist() == [[3.0, 3.0]]
+
+
 def test_a_block_cut_within_a_record_is_refused() -> None:
     kept = Kept()
     kept.send([Event(1, 10, 1)])
