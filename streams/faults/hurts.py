@@ -138,8 +138,9 @@ def redis_killed(ground: Ground, kind: str) -> None:
 def redis_cut_short(ground: Ground, kind: str) -> None:
     """Kill -9 of Redis, the end of its file lost at a random byte, and a start with what is left."""
     with ground.hurting(kind, f"port {ground.redis.port}"):
+        packed_bytes = ground.redis.packed_bytes()
         ground.redis.kill()
-        ground.redis.cut_its_file(ground.chance, ground.chance.choice((2_000, CUT_BYTES, 100 * CUT_BYTES)))
+        ground.redis.cut_its_file(ground.chance, ground.chance.choice((2_000, CUT_BYTES, 100 * CUT_BYTES)), packed_bytes)
         ground.redis.start()
 
 
