@@ -17,7 +17,7 @@ import numpy as np
 from schemas.avro import AvroSchema
 from schemas.columns import Column, Ints, Mask, PackedBytes
 from schemas.decode_kernel import PREFIX
-from schemas.errors import RecordError, SchemaError
+from schemas.errors import RecordError
 from schemas.framing import GUID_BYTES, ID_BYTES, VALUE_SCHEMA_ID, HeadersByRow, header
 from schemas.json_body import JsonBodies
 from schemas.reject import Reject
@@ -79,16 +79,25 @@ def _confluent(values: PackedBytes, headers: HeadersByRow, marked: Ints) -> Undr
     starts = values.starts.copy()
     refused: dict[int, RecordError] = {}
     guids: dict[int, UUID] = {}
+
+    def name(row: int, octets: bytes) -> None:
+        number, guid = number_of(octets), UUID(bytes=octets)
+        if guids.setdefault(number, guid) == guid:
+            numbers[row] = number
+        else:
+            words = f"GUID {guid} counts under the number {number}, as {guids[number]} does: wanted GUIDs of a registry's making"
+            refused[row] = RecordError(Reject.BAD_MAGIC.label, words)
+
     for row in marked.tolist():
         if row not in outside:
             start = int(starts[row])
-            numbers[row] = _guid(values.data[start + 1 : start + GUID_BYTES].tobytes(), guids)
+            name(row, values.data[start + 1 : start + GUID_BYTES].tobytes())
             starts[row] += GUID_BYTES
     for row, found in outside.items():
         if len(found) == ID_BYTES and found[0] == 0:
             numbers[row] = int.from_bytes(found[1:], "big")
         elif len(found) == GUID_BYTES and found[0] == 1:
-            numbers[row] = _guid(found[1:], guids)
+            name(row, found[1:])
         else:
             words = f"header {VALUE_SCHEMA_ID} is {found[:20].hex(' ')}, wanted 00 and four bytes of schema id, or 01 and sixteen of a GUID"
             refused[row] = RecordError(Reject.BAD_MAGIC.label, words)
@@ -103,13 +112,6 @@ def _with_guids(values: PackedBytes) -> Ints:
     if not ones.any():
         return np.zeros(0, np.int64)
     return np.flatnonzero(ones & (values.ends - values.starts >= GUID_BYTES))
-
-
-def _guid(octets: bytes, guids: dict[int, UUID]) -> int:
-    number, guid = number_of(octets), UUID(bytes=octets)
-    if guids.setdefault(number, guid) != guid:
-        raise SchemaError(f"two schemas count under the number {number}: {guids[number]} and {guid}")
-    return number
 
 
 class JsonRecords:

@@ -25,6 +25,7 @@ from schemas.framing import VALUE_SCHEMA_ID, Header
 from schemas.read_record import as_read, as_written
 from schemas.registry import ConfluentRegistry, FileRegistry
 from schemas.reject import Reject
+from schemas.undress import number_of
 from tests.schemas.avro_cases import row_of
 from tests.schemas.test_decode import Known, field, framed, record
 
@@ -193,3 +194,21 @@ def test_explaining_places_damage_in_the_whole_value() -> None:
     said = decoder.explain(value[:-1])
     assert said.reason == "truncated"
     assert said.detail.startswith(f"amount, at byte {len(value) - 8} of {len(value) - 1}: ")
+
+
+def two_of_one_number() -> tuple[bytes, bytes]:
+    """GUIDs found by trying: some ten thousand make a pair likely."""
+    found: dict[int, bytes] = {}
+    for n in range(1 << 20):
+        guid = n.to_bytes(16, "big")
+        before = found.setdefault(number_of(guid), guid)
+        if before != guid:
+            return before, guid
+    raise AssertionError("a million GUIDs, and no two of one number")
+
+
+def test_of_two_guids_that_count_under_one_number_the_second_is_a_dead_letter() -> None:
+    decoder, avro = Decoder(BEFORE, "confluent", Known(_7=BEFORE)), write_value(SAID, BEFORE.parsed)
+    records: list[Written] = [(avro, [(VALUE_SCHEMA_ID, b"\x01" + guid)]) for guid in two_of_one_number()]
+    decoded = decoded_all(decoder, [*records, (framed(7, avro), [])])
+    assert [Reject(code).label for code in decoded.rejected.tolist()] == ["unknown_schema", "bad_magic", "usable"]
