@@ -6,10 +6,12 @@
   small SETRANGEs, its answer awaited with the next;
 - *mirror, silent*: the same with the server's replies switched off but for the last ones (`docs/decisions/0005-read-every-reply.md`);
 - *sorted sets*: the usual way. For each event and entity ZADD, ZREMRANGEBYSCORE and ZRANGEBYSCORE in one redis-py pipeline a batch,
-  the members of the longest window read back with their scores, since the shorter windows are cut from them by time.
+  the members of the longest window read back with their scores, since the shorter windows are cut from them by time;
+- *Lua*: the same commands in a script in the server, one call an event and entity, which adds up each window there and sends back
+  six numbers instead of the members.
 
-The answers are asserted: every block read back equals its records laid end to end, and every window read back from a sorted set has
-the right members. What it takes to compute features is in neither.
+The answers are asserted: every block read back equals its records laid end to end, every window read back from a sorted set has the
+right members, and every count and sum of the script is right. What it takes to compute features is in none of the others.
 """
 
 from __future__ import annotations
@@ -40,10 +42,30 @@ BOUNDS = Path(__file__).with_name("bounds.json")
 KEYS = 10_000
 RECORDS = 62
 EVENTS = 1_000  # in a batch
-WINDOW_MS = 30 * 86_400_000
+DAY_MS = 86_400_000
+WINDOWS_MS = (DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
+WINDOW_MS = max(WINDOWS_MS)
 STEP_MS = 40
 ENTITIES = ("customer", "terminal")
 SILENT = "0-silent"
+SCRIPT = """
+local now, longest = tonumber(ARGV[1]), tonumber(ARGV[5])
+redis.call('ZADD', KEYS[1], now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - longest)
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now - longest), now, 'WITHSCORES')
+local sums = {0, 0, 0, 0, 0, 0}
+for i = 1, #found, 2 do
+    local amount = tonumber(string.match(found[i], ':(%d+)$'))
+    local age = now - tonumber(found[i + 1])
+    for w = 1, 3 do
+        if age < tonumber(ARGV[2 + w]) then
+            sums[2 * w - 1] = sums[2 * w - 1] + 1
+            sums[2 * w] = sums[2 * w] + amount
+        end
+    end
+end
+return sums
+"""
 
 Batches: TypeAlias = list[tuple[tuple[Writes, ...], int]]  # what each changes, and the position after it
 
@@ -189,13 +211,23 @@ def sorted_sets(client: redis.Redis, log: Log, first: int, last: int) -> list[Wi
     return list(pipeline.execute()[2::3])
 
 
-def load_sorted_sets(client: redis.Redis, log: Log) -> None:
+def scripted(client: redis.Redis, sha: str, log: Log, first: int, last: int) -> list[list[int]]:
+    """Counts and sums of each event's three windows, by the script; customer and terminal in turn."""
+    pipeline = client.pipeline(transaction=False)
+    for row in range(first, last):
+        member = b"%d:%d" % (row, log.amounts[row])
+        for entity in ENTITIES:
+            pipeline.evalsha(sha, 1, f"l:{entity}:{log.keys[entity][row]}", int(log.times_ms[row]), member, *WINDOWS_MS)
+    return list(pipeline.execute())
+
+
+def load_sorted_sets(client: redis.Redis, log: Log, prefix: str) -> None:
     """The events every key begins with."""
     for entity in ENTITIES:
         pipeline = client.pipeline(transaction=False)
         for key in range(KEYS):
             rows = range(key * RECORDS, (key + 1) * RECORDS)
-            pipeline.zadd(f"z:{entity}:{key}", {b"%d:%d" % (row, log.amounts[row]): int(log.times_ms[row]) for row in rows})
+            pipeline.zadd(f"{prefix}:{entity}:{key}", {b"%d:%d" % (row, log.amounts[row]): int(log.times_ms[row]) for row in rows})
             if key % 1_000 == 999:
                 pipeline.execute()
 
@@ -223,8 +255,16 @@ def check_windows(log: Log, first: int, windows: list[Window], members: dict[str
         )
 
 
+def check_sums(windows: list[Window], sums: list[list[int]]) -> None:
+    """What the script adds up is what the windows hold."""
+    for number, (window, found) in enumerate(zip(windows, sums, strict=True)):
+        now = max(score for _, score in window)
+        inside = [[int(m.split(b":")[1]) for m, score in window if now - score < length] for length in WINDOWS_MS]
+        assert found == [fact for amounts in inside for fact in (len(amounts), sum(amounts))], f"the script's sums {number} are wrong"
+
+
 def run(rounds: int, batches: int) -> dict[str, object]:
-    """Measure, rounds times, `batches` of the mirror and one of the sorted sets, in turn."""
+    """Measure, rounds times, `batches` of the mirror and one of the sorted sets and of the script, in turn."""
     old = KEYS * RECORDS
     log = make_log(rounds * batches)
     with running() as server, redis.Redis(unix_socket_path=str(server.socket)) as client:
@@ -245,11 +285,13 @@ def _run(server: RedisServer, client: redis.Redis, log: Log, old: int, rounds: i
     store.forget(SILENT)
     silent = silent_writer(store, "bench")
     before_sets = facts(client)["memory"]
-    load_sorted_sets(client, log)
+    load_sorted_sets(client, log, "z")
     sets_bytes = facts(client)["memory"] - before_sets
+    load_sorted_sets(client, log, "l")
+    sha = str(client.script_load(SCRIPT))
     begun = [(b"%d:%d" % (row, log.amounts[row]), float(log.times_ms[row])) for row in range(old)]
     members = {entity: [begun[key * RECORDS : (key + 1) * RECORDS] for key in range(KEYS)] for entity in ENTITIES}
-    costs = {"mirror": Cost(), "mirror, silent": Cost(), "sorted sets": Cost()}
+    costs = {"mirror": Cost(), "mirror, silent": Cost(), "sorted sets": Cost(), "Lua": Cost()}
     for number in range(rounds):
         first = old + number * batches * EVENTS
         prepared = {shard: list(_prepare(mirror, first, batches)) for shard, mirror in mirrors.items()}
@@ -264,14 +306,19 @@ def _run(server: RedisServer, client: redis.Redis, log: Log, old: int, rounds: i
         peer_first = old + number * EVENTS
         measured(client, costs["sorted sets"], 1, lambda at=peer_first, out=windows: out.extend(sorted_sets(client, log, at, at + EVENTS)))  # type: ignore[misc]
         check_windows(log, peer_first, windows, members)
+        sums: list[list[int]] = []
+        measured(client, costs["Lua"], 1, lambda at=peer_first, out=sums: out.extend(scripted(client, sha, log, at, at + EVENTS)))  # type: ignore[misc]
+        check_sums(windows, sums)
     check_blocks(store, "0", log, old + rounds * batches * EVENTS)
     store.claim(SILENT, {})
     check_blocks(store, SILENT, log, old + rounds * batches * EVENTS)
     store.close()
     figures: dict[str, object] = {name: cost.per_event() for name, cost in costs.items()}
-    mirror, quiet_cost, sets = costs.values()
+    mirror, quiet_cost, sets, lua = costs.values()
     figures["times_faster_than_sorted_sets"] = round(ratio(sets.wall_us, mirror.wall_us), 1)
     figures["times_less_cpu_than_sorted_sets"] = round(ratio(sets.cpu_us(), mirror.cpu_us()), 1)
+    figures["times_faster_than_lua"] = round(ratio(lua.wall_us, mirror.wall_us), 1)
+    figures["times_less_cpu_than_lua"] = round(ratio(lua.cpu_us(), mirror.cpu_us()), 1)
     figures["reading_every_reply_costs"] = {
         "wall": round(ratio(mirror.wall_us, quiet_cost.wall_us) - 1, 3),
         "cpu": round(ratio(mirror.cpu_us(), quiet_cost.cpu_us()) - 1, 3),
@@ -297,7 +344,7 @@ def _prepare(mirror: Mirror, first: int, batches: int) -> Iterator[tuple[tuple[W
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="The Redis mirror beside sorted sets.")
+    arguments = argparse.ArgumentParser(description="The Redis mirror beside sorted sets and a script.")
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--batches", type=int, default=20, help="of the mirror in a round")
     arguments.add_argument("--record", action="store_true", help="keep the figures in benchmarks/results")
