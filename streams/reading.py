@@ -25,19 +25,21 @@ class Reading:
     position: int  # the next offset to read
     live_from: int  # what lies before it was put out earlier, and only rebuilds the state
     committed: int  # the next offset of the last batch handed on to be committed; -1 = none yet
+    end: int = 0  # where the partition was seen to end, if that is not taken yet: behind the last record, where transactions left markers
 
-    def take(self, partition: int, records: list[Record], end: int, old: Taken, new: Taken) -> None:
+    def take(self, partition: int, records: list[Record], old: Taken, new: Taken) -> None:
         """Move past some records, in log order, and sort them into those to replay and those to score.
+
+        The end is moved to if it was seen: a position before the markers of transactions would look like lag for ever.
 
         Args:
             partition: whose records they are.
             records: none before `position`; may be empty.
-            end: the offset at which the partition ended, 0 if that was not seen. It may lie beyond the last record: the markers of
-                transactions take offsets, and a position behind them would look like lag for ever.
             old: gets the records before `live_from`.
             new: gets the others.
         """
-        after = max(records[-1].offset() + 1 if records else 0, end, self.position)
+        after = max(records[-1].offset() + 1 if records else 0, self.end, self.position)
+        self.end = 0
         if self.position < self.live_from:
             past = [message for message in records if message.offset() < self.live_from]
             records = records[len(past) :]

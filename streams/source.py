@@ -249,7 +249,11 @@ class Source:
             self._ownership.capture(member)
 
     def _batches(self, messages: list[Record]) -> Iterable[Batch]:
-        """Sort a poll into a batch to replay and a batch to score; either may be missing."""
+        """Sort a poll into a batch to replay and a batch to score; either may be missing.
+
+        Where a partition ends behind the markers of transactions, that goes along with records, or alone when a poll brings nothing:
+        a log that is written in transactions ends anew after each of them, and a commit for each would be one too many.
+        """
         ends: dict[int, int] = {}
         found: dict[int, list[Record]] = {}
         for message in messages:
@@ -261,14 +265,16 @@ class Source:
             else:
                 self._read_error(error, partition)
         old, new = Taken(), Taken()
+        due = bool(found) or not messages
         for partition, reading in self.reading.items():
+            reading.end = ends.get(partition, reading.end)
             records = found.get(partition, [])
             if records and records[0].offset() < reading.position:
                 records = [message for message in records if message.offset() >= reading.position]
             if self._went_back(partition, records):
                 continue
-            if records or partition in ends:
-                reading.take(partition, records, ends.get(partition, 0), old, new)
+            if due and (records or reading.end):
+                reading.take(partition, records, old, new)
         tokens = self._ownership.tokens()
         for taken, replay in ((old, True), (new, False)):
             ours = {partition: offset for partition, offset in taken.next_offsets.items() if partition in tokens}

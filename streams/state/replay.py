@@ -61,9 +61,9 @@ def replay(
         consumer.assign([TopicPartition(topic, partition, start)])
         reading = Reading(start, end, end)
         while (before := reading.position) < end:
-            records, ended = _poll(consumer, topic, partition, settings.worker.batch_records)
+            records, reading.end = _poll(consumer, topic, partition, settings.worker.batch_records)
             old = Taken()
-            reading.take(partition, [each for each in records if each.offset() >= before], ended, old, Taken())
+            reading.take(partition, [each for each in records if each.offset() >= before], old, Taken())
             if old.next_offsets:
                 batch = transform(extract(pack(topic, old.records, old.next_offsets, {partition: TOKEN}, replay=True)))
                 next_offset = old.next_offsets[partition]

@@ -20,7 +20,8 @@ class At:
 def read(reading: Reading, offsets: list[int], end: int = 0) -> tuple[list[int] | None, int | None, list[int] | None, int | None]:
     """Offsets and next offset to replay, then those to score; None where there is no such batch."""
     old, new = Taken(), Taken()
-    reading.take(0, cast(list[Record], [At(offset) for offset in offsets]), end, old, new)
+    reading.end = end
+    reading.take(0, cast(list[Record], [At(offset) for offset in offsets]), old, new)
     found = []
     for taken in (old, new):
         records = cast("list[At] | None", taken.records.get(0))

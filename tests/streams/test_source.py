@@ -43,6 +43,14 @@ class Brought:
         return 1, 1
 
 
+@dataclass(frozen=True)
+class Ended(Brought):
+    """The end of a partition, as the client gives it."""
+
+    def error(self) -> Any:
+        return KafkaError(KafkaError._PARTITION_EOF)
+
+
 def batches_of(source: Source, offsets: list[int]) -> list[Batch]:
     return list(source._batches(cast(Any, [Brought(at) for at in offsets])))
 
@@ -60,6 +68,32 @@ def test_records_before_the_position_are_not_read_again(source: Source) -> None:
     (batch,) = batches_of(source, [3, 4, 5, 6, 9])
     assert batch.offsets.tolist() == [5, 6, 9]
     assert source.reading[0].position == 10
+
+
+def test_an_end_behind_markers_goes_along_with_records_or_alone_when_nothing_comes(source: Source) -> None:
+    def spans(*messages: Brought) -> list[tuple[int, int]]:
+        return [(len(batch), batch.spans[0].next_offset) for batch in source._batches(cast(Any, list(messages)))]
+
+    assert spans(Brought(5), Brought(6)) == [(2, 7)]
+    assert spans(Ended(8)) == [], "a transaction for a marker alone"
+    assert spans(Brought(8), Ended(10)) == [(1, 10)]
+    assert spans(Ended(12)) == []
+    assert spans() == [(0, 12)], "the marker would look like lag for ever"
+    assert spans() == []
+
+
+def test_the_end_of_a_quiet_partition_goes_along_with_the_records_of_another(source: Source) -> None:
+    source._ownership.grant(1)
+    source.reading[1] = Reading(position=3, live_from=3, committed=3)
+
+    @dataclass(frozen=True)
+    class Other(Ended):
+        def partition(self) -> int:
+            return 1
+
+    assert list(source._batches(cast(Any, [Other(4)]))) == []
+    (batch,) = source._batches(cast(Any, [Brought(5)]))
+    assert {span.partition: span.next_offset for span in batch.spans} == {0: 6, 1: 4}
 
 
 @pytest.mark.parametrize("offsets", [[5, 6, 7, 8, 5, 6], [7, 8, 5, 6], [5, 6, 6, 7]])
