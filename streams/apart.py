@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +24,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.1
+PARENT_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 5.0  # beyond the budget a worker has for its own stop
 STOPPED: Final = 0
 
@@ -41,6 +43,7 @@ def run_apart(command: Sequence[str], names: Sequence[str], settings: Settings) 
         0 if all stopped because they were told to, else the exit code of the first that ended by itself, 128 + the signal that ended it.
     """
     fleet = _Fleet()
+    command = [*command, "--ends-with", str(os.getpid())]
     before: Mapping[int, Any] = {number: signal.signal(number, fleet.pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for place, name in enumerate(names):
@@ -108,6 +111,18 @@ class _Fleet:
 
 def _exit_code(process: subprocess.Popen[bytes]) -> int:
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def end_with(parent: int) -> None:
+    """Stop this process, as SIGTERM does, once the one that started it is gone: nobody else would."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        log.error("stopping because=%r", f"process {parent}, which started this stage, is gone")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def stage_names(bound: Bound, settings: Settings) -> list[str]:

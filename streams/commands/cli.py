@@ -101,6 +101,7 @@ def run(
     apart: Annotated[
         bool, typer.Option("--apart", help="Run each stage in a process of its own; the pages are at health.port and up.")
     ] = False,
+    ends_with: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Score events until told to stop: SIGTERM or Ctrl-C finishes what is under way, a second one ends at once."""
     environment = dict(os.environ) | ({"MILLRACE_WORKER__ON_CONFLICT": on_conflict} if on_conflict else {})
@@ -119,6 +120,10 @@ def run(
         sys.exit(run_apart([sys.executable, "-m", "millrace", *arguments], wanted or stage_names(bound, loaded), loaded))
     from streams import worker
 
+    if ends_with:
+        from streams.apart import end_with
+
+        end_with(ends_with)
     sys.exit(worker.run(bound, loaded, wanted))
 
 

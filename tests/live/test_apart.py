@@ -74,6 +74,19 @@ def test_a_process_for_each_stage_one_of_which_ends_the_others_and_nothing_is_lo
     assert scene.faults_of_stages() == []
 
 
+def test_stages_whose_starter_is_killed_stop_by_themselves(scene: StageScene) -> None:
+    starter = scene.worker("first", "--apart", port=free_ports(3))
+    scene.send_payments(payments(200))
+    scene.drained_stages(starter)
+    running = processes(starter)
+    assert len(running) == len(STAGES) and all(process.is_running() for process in running.values())
+    starter.kill()
+    _, alive = psutil.wait_procs(running.values(), timeout=30)
+    assert not alive, starter.log
+    assert starter.log.count("which started this stage, is gone") == len(STAGES)
+    assert scene.faults_of_stages() == []
+
+
 def test_a_stage_that_can_not_start_ends_all_with_its_code(scene: StageScene) -> None:
     worker = scene.worker("all", "--apart", "--stages", "by-customer,by-nobody")
     assert worker.ends() == 13, worker.log
