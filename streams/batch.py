@@ -89,7 +89,7 @@ class Batch:
     origins: OriginPlaces | None = None  # None: the rows are their own
     labels: LabelRows | None = None  # which rows are labels; None: no row is
     repeated: Mask | None = None  # shape (n,): labels that said nothing new
-    first_offsets: Ints | None = None  # shape (n,): under which offset the windows hold a record that came back, else -1
+    first_offsets: Ints | None = None  # shape (n,): where a record that came back stood first (`pack.first_offsets`), else -1
 
     def __len__(self) -> int:
         return len(self.offsets)

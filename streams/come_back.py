@@ -8,22 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transforms.kernel import REFUSED
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 REPLAY = "millrace.replay."  # before the name of each of them
 TOPIC = REPLAY + "topic"
 PARTITION = REPLAY + "partition"
+OFFSET = REPLAY + "offset"
 COUNTED = REPLAY + "counted"
 COUNTED_OFFSET = REPLAY + "counted_offset"  # under which the windows hold it
 COUNTED_AT = REPLAY + "counted_at."  # before the name of an internal topic: PARTITION@OFFSET under which its stage's windows hold it
 
 
-def counted_offset(topic: str, partition: int, headers: Headers) -> int:
-    """The offset under which a record of this partition is in its windows; -1 where its headers name another partition, or nothing."""
+def first_offset(topic: str, partition: int, headers: Headers) -> int:
+    """Under which offset the windows hold a record of this partition, or `REFUSED` less the one at which it was refused when it came first.
+
+    -1 where it did not come back, or came from elsewhere. What was refused is held all the same by who reads the log again after the rules
+    were relaxed.
+    """
     said = dict(headers)
     try:
-        here = (said[TOPIC], int(said[PARTITION] or b"")) == (topic.encode(), partition)
-        return int(said[COUNTED_OFFSET] or b"") if here else -1
+        if (said[TOPIC], int(said[PARTITION] or b"")) != (topic.encode(), partition):
+            return -1
+        return int(said[COUNTED_OFFSET] or b"") if said[COUNTED] == b"true" else REFUSED - int(said[OFFSET] or b"")
     except (KeyError, ValueError):
         return -1
 

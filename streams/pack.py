@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from schemas.columns import PackedBytes
 from schemas.framing import HeadersByRow
 from streams.batch import Batch, Span
-from streams.come_back import COUNTED, counted_offset
+from streams.come_back import TOPIC, first_offset
 from streams.kafka import Record
 
 
@@ -62,11 +62,11 @@ def headers_by_row(rows: Sequence[Record]) -> HeadersByRow:
 
 
 def first_offsets(topic: str, rows: Sequence[Record], headers: HeadersByRow | None = None) -> NDArray[np.int64] | None:
-    """Under which offset the windows hold records that came back as dead letters, else -1; None if they hold none."""
+    """Where records that came back as dead letters stood first (`streams.come_back.first_offset`), else -1; None if none of them did."""
     found: NDArray[np.int64] | None = None
     for row, given in (headers_by_row(rows) if headers is None else headers).items():
-        if (COUNTED, b"true") in given:
-            offset = counted_offset(topic, rows[row].partition(), given)
+        if any(name == TOPIC for name, _ in given):
+            offset = first_offset(topic, rows[row].partition(), given)
             if found is None:
                 found = np.full(len(rows), -1, np.int64)
             found[row] = offset

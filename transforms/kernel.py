@@ -9,7 +9,8 @@
 An event that is not accepted is evaluated at tau and not remembered. Ties stand in the order of the log.
 
 An event that came before, and is remembered, is not remembered again. It is found by the position it had, which stays its own, and a
-window that holds it does not hold it twice.
+window that holds it does not hold it twice. One that was refused when it came before is looked for as well: who reads the log again by
+laxer rules remembers it where it came first.
 
 The records of a key lie together in the *heap*, sorted by (event time, order in the log), in a block with room for more; the
 rows of the heap are
@@ -59,6 +60,7 @@ TIMES: Final = 1
 FIRST_VALUE: Final = 2
 
 NO_POSITION: Final = 2**62  # beyond every position of a log
+REFUSED: Final = -2  # less the position at which an event came before: it was refused there
 
 BASE: Final = 0  # fields of a slot: its block's first place in the heap
 START: Final = 1  # the first record still of use
@@ -511,7 +513,7 @@ def advance(
     positions: Ints,  # (m,)
     arrived: Ints,  # (m,), or (0,) without a guard
     is_label: Mask,  # (m,), or (0,) where no labels are kept
-    first_positions: Ints,  # (m,): of events that came before, where they stood; else -1. Or (0,) if there are none
+    first_positions: Ints,  # (m,): of events that came before, where they stood, or REFUSED less that; else -1. (0,) if there are none
     turn: int,
     windows: Table,
     values: Table,
@@ -556,9 +558,13 @@ def advance(
             accepted = False
         held = -1
         position = positions[i]
-        if len(first_positions) and first_positions[i] >= 0:
-            position = first_positions[i]
-            held = _find(t, position, slots[slot, START], slots[slot, END], heap)
+        if len(first_positions) and first_positions[i] != -1:
+            before = first_positions[i]
+            if before >= 0:
+                position = before
+            else:
+                before = REFUSED - before
+            held = _find(t, before, slots[slot, START], slots[slot, END], heap)
 
         if accepted and held < 0:
             while slots[slot, START] < slots[slot, END] and heap[slots[slot, START], TIMES] <= max(newest, t) - terms[REACH]:

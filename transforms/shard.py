@@ -84,8 +84,9 @@ class ShardState:
             arrived_ms: shape (n,): when the broker took each record in; needed where an entity has a guard.
             labels: which rows are labels and which event each row is about; needed where an entity keeps labels. A label row has
                 its event's keys and time, and no more of the columns: entities that keep no labels do not look at it.
-            first_positions: shape (n,): where a row stood that came before, else -1; None if there are no such rows. One that an entity
-                remembers is not remembered again, and a window that holds it does not hold it twice.
+            first_positions: shape (n,): where a row stood that came before, or ``kernel.REFUSED`` less that if it was refused there, else
+                -1; None if there are no such rows. One that an entity remembers is not remembered again, and a window that holds it does
+                not hold it twice.
 
         Raises:
             StoreDown: a key could not be read; nothing has changed, the same call may be tried again.

@@ -70,10 +70,12 @@ class Past:
         event_id: int | None = None,
         place: int = -1,
         first_place: int = -2,
+        refused_there: bool = False,
     ) -> tuple[int, list[list[Seen]]]:
         """Let one event pass. Gives its timing, and for each window what it holds of each value.
 
-        One that came before says where it stood: what is remembered is not remembered again, and no window holds it twice.
+        One that came before says where it stood: what is remembered is not remembered again, and no window holds it twice. If it was
+        refused there, and is not remembered, its place is the one that it has now.
         """
         newest = max((past.t for past in self.events), default=None)
         believed = True
@@ -89,7 +91,7 @@ class Past:
             at = None  # nothing is known and this can't be believed: the event stands alone
         seen = [self._through(window, at, values, (t, first_place)) for window in self.windows]
         if accepted and not any((past.t, past.place) == (t, first_place) for past in self.events):
-            self.events.append(Remembered(t, values, event_id, place=first_place if first_place >= 0 else place))
+            self.events.append(Remembered(t, values, event_id, place=first_place if first_place >= 0 and not refused_there else place))
         if not accepted:
             return TOO_LATE, seen
         return (ON_TIME if newest is None or t >= newest else LATE), seen

@@ -39,6 +39,7 @@ from streams.state.places import Place
 from streams.state.rebuild import Snapshot, choose
 from streams.transform import Transform
 from transforms.entity import Entity
+from transforms.kernel import REFUSED
 from transforms.keys import is_given, key_hashes, key_ids
 from transforms.memory_store import MemoryStore
 from transforms.past import Past, past_of
@@ -83,7 +84,7 @@ class Remade:
         short: how the log falls short of what the windows look back on, if no snapshot helped; None = it doesn't.
         batch: the event alone, as the stage's steps left it.
         refused: why it goes no further; None = it does.
-        came_back_from: under which offset the windows hold the event, if it came back as a dead letter; else -1.
+        came_back_from: where the event stood first, under which windows hold it if they do, if it came back as a dead letter; else -1.
         remembered: by entity; those whose key the event lacks are missing.
         names: of events met in the log, by offset.
     """
@@ -185,6 +186,7 @@ class Remake:
         batch = transform(event)
         refused = None if batch.usable[0] else refusal(self.bound, self._decoders[stage.name], batch, 0)[0]
         came_back = -1 if alone.first_offsets is None else int(alone.first_offsets[0])
+        came_back = REFUSED - came_back if came_back <= REFUSED else came_back
         return Remade(stage, at, span, read_from, records, snapshot, short, batch, refused, came_back, remembered, names)
 
     # --- where a stage's log is begun with ---

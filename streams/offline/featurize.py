@@ -48,7 +48,7 @@ class Past:
         keys: n texts.
         arrived_ms: shape (n,): when each came in.
         absent: shape (n,): records without a value; None = all have one.
-        first_offsets: shape (n,): under which offset the windows hold a record that came back, else -1; None = no row did.
+        first_offsets: shape (n,): where a record that came back stood first (`pack.first_offsets`), else -1; None = no row did.
         headers: by row, of the records that have any.
     """
 

@@ -13,6 +13,7 @@ from schemas.columns import Column, Columns, Mask, Nullable, PackedBytes, rows_o
 from tests.oracles.windows import REPEATED, SET, Past, feature
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
+from transforms.kernel import REFUSED
 from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
@@ -26,7 +27,7 @@ class Event:
     """One row of a log: an event, or, with a `label`, what the event of that id turned out to be.
 
     It has a key (or none), when it happened, its amount in units, when the broker took it in, whether it is usable, and an id. One that
-    came before says at which row it was first.
+    came before says at which row it was first, and whether it was refused there.
     """
 
     key: int | None
@@ -37,6 +38,7 @@ class Event:
     id: int = 0
     label: int | None = None
     first: int = -1
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ def play_labels(
         usable = np.array([e.usable for e in events[rows]], np.bool_)
         arrived = np.array([e.arrived for e in events[rows]], np.int64)
         told = LabelRows(labels.is_label[rows], labels.value[rows], labels.event_ids[rows])
-        before = np.array([e.first for e in events[rows]], np.int64)
-        came = state.advance(batch, usable, np.arange(first, end), arrived, told, before if (before >= 0).any() else None)
+        before = np.array([REFUSED - e.first if e.refused else e.first for e in events[rows]], np.int64)
+        came = state.advance(batch, usable, np.arange(first, end), arrived, told, before if (before != -1).any() else None)
         assert came.unmatched is not None
         assert came.repeated is not None
         played = Played(came.features, came.timing, came.unmatched, came.repeated)
@@ -213,7 +215,7 @@ def _one(entity: Entity, past: Past, event: Event, row: int) -> tuple[int, list[
     values = entity.values
     # A shop is told apart by what it is, whatever number stands for it in the kernel.
     own = tuple(event.units if isinstance(value, FixedPoint) else event.units % 7 for value in values)
-    judged, windows = past.look(event.t, own, event.arrived, event.id, row, event.first if event.first >= 0 else -2)
+    judged, windows = past.look(event.t, own, event.arrived, event.id, row, event.first if event.first >= 0 else -2, event.refused)
     numbers = []
     for window, seen in zip(entity.windows, windows, strict=True):
         for aggregate in entity.aggregates:
