@@ -25,7 +25,7 @@ class Reading:
     position: int  # the next offset to read
     live_from: int  # what lies before it was put out earlier, and only rebuilds the state
     committed: int  # the next offset of the last batch handed on to be committed; -1 = none yet
-    end: int = 0  # where the partition was seen to end, if that is not taken yet: behind the last record, where transactions left markers
+    end: int | None = None  # where the partition was seen to end and is not taken yet: behind the last record, if there are markers
 
     def take(self, partition: int, records: list[Record], old: Taken, new: Taken) -> None:
         """Move past some records, in log order, and sort them into those to replay and those to score.
@@ -38,8 +38,8 @@ class Reading:
             old: gets the records before `live_from`.
             new: gets the others.
         """
-        after = max(records[-1].offset() + 1 if records else 0, self.end, self.position)
-        self.end = 0
+        after = max(records[-1].offset() + 1 if records else 0, self.end or 0, self.position)
+        self.end = None
         if self.position < self.live_from:
             past = [message for message in records if message.offset() < self.live_from]
             records = records[len(past) :]

@@ -273,7 +273,7 @@ class Source:
                 records = [message for message in records if message.offset() >= reading.position]
             if self._went_back(partition, records):
                 continue
-            if due and (records or reading.end):
+            if due and (records or reading.end is not None):
                 reading.take(partition, records, old, new)
         tokens = self._ownership.tokens()
         for taken, replay in ((old, True), (new, False)):

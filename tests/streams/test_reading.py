@@ -17,7 +17,7 @@ class At:
         return self.at
 
 
-def read(reading: Reading, offsets: list[int], end: int = 0) -> tuple[list[int] | None, int | None, list[int] | None, int | None]:
+def read(reading: Reading, offsets: list[int], end: int | None = None) -> tuple[list[int] | None, int | None, list[int] | None, int | None]:
     """Offsets and next offset to replay, then those to score; None where there is no such batch."""
     old, new = Taken(), Taken()
     reading.end = end

@@ -82,6 +82,14 @@ def test_an_end_behind_markers_goes_along_with_records_or_alone_when_nothing_com
     assert spans() == []
 
 
+def test_an_empty_partition_is_committed_so_that_others_know_that_it_is_read(source: Source) -> None:
+    source.reading[0] = Reading(position=0, live_from=0, committed=-1)
+    assert list(source._batches(cast(Any, [Ended(0)]))) == []
+    (batch,) = source._batches([])
+    assert (len(batch), batch.spans[0].next_offset) == (0, 0)
+    assert list(source._batches([])) == []
+
+
 def test_the_end_of_a_quiet_partition_goes_along_with_the_records_of_another(source: Source) -> None:
     source._ownership.grant(1)
     source.reading[1] = Reading(position=3, live_from=3, committed=3)
