@@ -8,8 +8,8 @@ A kernel is a Python function with a signature:
 ``const`` before an array type admits read-only arrays (what `numpy.frombuffer` gives) beside writable ones. Declaring a kernel
 neither imports numba nor compiles; the first call does both, or finds the machine code in the cache: the first writable one of
 `NUMBA_CACHE_DIR`, ``millrace/kernels`` in the user's cache folder, and one in the system's temporary folder. A kernel's cache is
-stale when its own file changes, when a kernel it calls does, or when a number it takes from another module by name does. With
-``NUMBA_DISABLE_JIT=1`` kernels run as Python.
+stale when its own file changes, when a kernel does that it calls, itself or by others, or when a number does that one of them takes
+from another module by name. With ``NUMBA_DISABLE_JIT=1`` kernels run as Python.
 """
 
 from __future__ import annotations
@@ -97,9 +97,8 @@ class Compiled(Generic[P, R]):
         home = self.function.__module__
         stamp = os.stat(self.function.__code__.co_filename)
         digest = hashlib.sha256(f"{platform.python_version()} {version('numba')} {stamp.st_mtime_ns} {stamp.st_size}".encode())
-        for name in sorted(_names_in(self.function.__code__)):
-            value = self.function.__globals__.get(name)
-            if isinstance(value, Compiled) and value is not self and value.function.__module__ != home:
+        for name, value in sorted(_taken_by(self.function).items()):
+            if isinstance(value, Compiled) and value.function.__module__ != home:
                 digest.update(f"{name}={value._digest};".encode())
             elif isinstance(value, bool | int | float | tuple):
                 digest.update(f"{name}={value!r};".encode())
@@ -145,6 +144,19 @@ def _spell_out(signature: str) -> str:
 
 def _switched_off() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+def _taken_by(function: FunctionType) -> dict[str, Any]:
+    """By name, what a kernel takes from its module, and what those of its module take that it calls."""
+    found: dict[str, Any] = {}
+    waiting = [function]
+    while waiting:
+        taking = waiting.pop()
+        for name in _names_in(taking.__code__) & taking.__globals__.keys() - found.keys():
+            value = found[name] = taking.__globals__[name]
+            if isinstance(value, Compiled) and value.function.__module__ == function.__module__:
+                waiting.append(value.function)
+    return found
 
 
 def _names_in(code: CodeType) -> set[str]:

@@ -49,6 +49,18 @@ def test_kernels_compile_once_and_again_when_a_number_they_take_from_elsewhere_c
     assert run(tmp_path, NUMBA_DISABLE_JIT="") == ["1", "301", "300", "0", "True"]
 
 
+def test_kernels_compile_again_when_a_kernel_changes_that_is_called_by_one_they_call(tmp_path: Path) -> None:
+    kernel = KERNEL.format(factor="from threefold import threefold\nFACTOR = 1")
+    kernel = kernel.replace('@compiled("int64(int64)")\ndef half', "@compiled()\ndef half").replace("x // 2", "threefold(x // 2)")
+    (tmp_path / "kernel.py").write_text(kernel)
+    threefold = "from schemas.compiled import compiled\n\n@compiled()\ndef threefold(x):\n    return x * 3\n"
+    (tmp_path / "threefold.py").write_text(threefold)
+    assert run(tmp_path, NUMBA_DISABLE_JIT="") == ["1", "10", "9", "0", "True"]
+    assert run(tmp_path, NUMBA_DISABLE_JIT="") == ["0", "10", "9", "0", "True"]
+    (tmp_path / "threefold.py").write_text(threefold.replace("x * 3", "x * 300"))
+    assert run(tmp_path, NUMBA_DISABLE_JIT="") == ["1", "901", "900", "0", "True"]
+
+
 def test_kernels_run_as_python_when_numba_is_switched_off(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(KERNEL.format(factor="FACTOR = 1"))
     assert run(tmp_path, NUMBA_DISABLE_JIT="1") == ["0", "4", "3", "0", "False"]
