@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks.result import circumstances, command_line, keep
 from schemas.columns import Columns, Ints, PackedBytes
 from tests.oracles.windows import Past, feature
-from transforms import arithmetic, block, directory, kernel, shard
+from transforms import arithmetic, directory, kernel, shard, slab
 from transforms.aggregate import Count, Mean, RatioToMean, Std
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
@@ -57,7 +57,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("fixed point", shard, "_given"),
     ("windows (kernel)", kernel, "advance"),
     ("features", arithmetic, "compute"),
-    ("writes", block, "pack"),
+    ("writes", slab, "pack"),
 )
 
 

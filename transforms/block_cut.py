@@ -9,18 +9,37 @@ import numpy as np
 from schemas.columns import Ints, Octets, PackedBytes
 from schemas.compiled import compiled
 from schemas.errors import LostBlock
-from transforms.block import HEADER_BYTES, POSITION_MASK, readable
+from transforms.block import (
+    BASES,
+    HEADER_BYTES,
+    ID,
+    ID_BYTES,
+    MAGIC,
+    SEAL_BYTES,
+    SHAPE,
+    header_seal,
+    octets_of,
+    readable,
+    record_bytes_of,
+    word_at,
+)
+from transforms.kernel import POSITIONS
 
 _ZEROS: Final = 1  # what may be wrong with a block
 _FORMAT: Final = 2
-_FAULTS = {_ZEROS: "has a hole of zeros: it was lost, and written to afterwards", _FORMAT: "is no header and whole records"}
-_LEAST_RECORD_BYTES: Final = 16
+_BROKEN_SEAL: Final = 3
+_FAULTS = {
+    _ZEROS: "has a hole of zeros: it was lost, and written to afterwards",
+    _FORMAT: "is no header and whole records",
+    _BROKEN_SEAL: "has a header that isn't what was written: its seal is broken",
+}
+_LEAST_RECORD_BYTES: Final = 3
 
 
 def cut(blocks: PackedBytes, position: int) -> PackedBytes:
-    """The same blocks without their records at or above a position; an empty stretch where no record is left.
+    """The same blocks without their records at or above a position, and without room; an empty stretch where no record is left.
 
-    Only what all formats share is looked at: the header's record size, and the position that each record begins with.
+    Nothing is looked at but the header's shape, and the position that each record begins with. Blocks of an older format stay of it.
 
     Raises:
         LostBlock: a block that is no header and whole records, or has a hole of zeros.
@@ -31,16 +50,8 @@ def cut(blocks: PackedBytes, position: int) -> PackedBytes:
     if fault:
         row, kind = divmod(fault, 8)
         head = blocks[row][:HEADER_BYTES].ljust(HEADER_BYTES, b"\0")
-        raise LostBlock(f"the block {head[16:32].hex()} ({readable(head[32:64])}) {_FAULTS[kind]}")
+        raise LostBlock(f"the block {head[16:32].hex()} ({readable(head[8 * ID : 8 * ID + ID_BYTES])}) {_FAULTS[kind]}")
     return PackedBytes(out, starts, ends)
-
-
-@compiled(makes_arrays=False)
-def _word(data: Octets, at: int, size: int) -> int:
-    word = np.uint64(0)
-    for byte in range(size):
-        word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
-    return np.int64(word)  # type: ignore[return-value]
 
 
 @compiled(
@@ -59,20 +70,33 @@ def _cut(data: Octets, starts: Ints, ends: Ints, position: int, out: Octets, new
             continue
         if end - at < HEADER_BYTES:
             return row * 8 + _FORMAT
-        if _word(data, at, 8) == 0:
+        magic = word_at(data, at, 8)
+        if magic == 0:
             return row * 8 + _ZEROS
-        record_bytes = 8 * _word(data, at + 8, 4)
-        if record_bytes < _LEAST_RECORD_BYTES or (end - at - HEADER_BYTES) % record_bytes:
+        if magic == MAGIC:
+            if word_at(data, at + HEADER_BYTES - SEAL_BYTES, SEAL_BYTES) != header_seal(data, at):
+                return row * 8 + _BROKEN_SEAL
+            shape = word_at(data, at + 8 * SHAPE, 8)
+            base = word_at(data, at + 8 * BASES, 8)
+            octets = octets_of(shape, POSITIONS)
+            while end > at + HEADER_BYTES and data[end - 1] == 0:
+                end -= 1
+        else:
+            shape = word_at(data, at + 8 * SHAPE, 2)
+            base = 0
+            octets = 6
+        record_bytes = record_bytes_of(shape)
+        if record_bytes < _LEAST_RECORD_BYTES or (ends[row] - at - HEADER_BYTES) % record_bytes:
             return row * 8 + _FORMAT
         for byte in range(HEADER_BYTES):
             out[to + byte] = data[at + byte]
         last = to + HEADER_BYTES
         record = at + HEADER_BYTES
         while record < end:
-            number = _word(data, record, 8) & POSITION_MASK  # one more than the record's position
+            number = word_at(data, record, octets)
             if number <= 0:
                 return row * 8 + _ZEROS
-            if number <= position:
+            if base + number <= position:  # one more than the record's position
                 for byte in range(record_bytes):
                     out[last + byte] = data[record + byte]
                 last += record_bytes

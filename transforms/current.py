@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from schemas.columns import Floats, Ints, PackedBytes
 from schemas.errors import DefinitionError
 from transforms import arithmetic
-from transforms.block import HEADER_BYTES
 from transforms.entity import Entity
-from transforms.kernel import TIMES
 from transforms.memory_store import MemoryStore
 from transforms.past import evaluated_at
-from transforms.slab import Slab, record_bytes
+from transforms.slab import Slab
 
 _SHARD = "0"
 _EVERY_KEY = 1 << 40
@@ -72,7 +70,6 @@ class Looking:
         self._ratios = np.flatnonzero(ratios)
         self._empty = np.array(entity.empty_features)
         self._values = len(entity.values) + (2 if entity.has_labels else 0)
-        self._width_bytes = record_bytes(entity)
         self._store = _InHand()
         self._slab = Slab(_SHARD, self._outside, self._store, _EVERY_KEY)
         self._turn = threading.Lock()
@@ -90,18 +87,17 @@ class Looking:
             LostBlock: a block isn't what a worker of this version writes.
             TooManyRecords: a key has more events than its entity declares.
         """
-        found = self._found(ids, hashes, blocks, at_ms)
+        found, events, newest_ms = self._found(ids, hashes, blocks, at_ms)
         features = found[:, self._columns]
         features[:, self._ratios] = self._empty[self._ratios]
-        events, newest_ms = _newest(blocks, self._width_bytes)
         evaluated = [
             evaluated_at(self.entity, newest if count else None, at_ms, at_ms)
             for count, newest in zip(events.tolist(), newest_ms.tolist(), strict=True)
         ]
         return Current(features, events, newest_ms, np.array(evaluated, np.int64))
 
-    def _found(self, ids: PackedBytes, hashes: NDArray[np.uint64], blocks: PackedBytes, at_ms: int) -> Floats:
-        """Shape (n, features of the distinct windows): what the kernel makes of an event at the time, of each key."""
+    def _found(self, ids: PackedBytes, hashes: NDArray[np.uint64], blocks: PackedBytes, at_ms: int) -> tuple[Floats, Ints, Ints]:
+        """What the kernel makes of an event at the time, of each key, in the distinct windows; how many are remembered, and the newest."""
         n = len(ids)
         rows, times = np.arange(n), np.full(n, at_ms, np.int64)
         given, positions = np.zeros((self._values, n), np.int64), np.zeros(n, np.int64)
@@ -112,21 +108,11 @@ class Looking:
             try:
                 self._store.put(hashes, blocks)
                 slots = self._slab.admit(ids, hashes)
+                events, newest_ms = self._slab.remembered(slots)
                 self._slab.advance(slots, rows, times, given, positions, arrived, _NO_LABELS, _NOTHING, timing, outcome, found, 0)
             finally:
                 self._slab.clear()
-        return found
-
-
-def _newest(blocks: PackedBytes, width_bytes: int) -> tuple[Ints, Ints]:
-    """Of each block, how many records it has and the event time of the last; 0 where there is none."""
-    sizes = blocks.ends - blocks.starts
-    events = np.maximum(sizes - HEADER_BYTES, 0) // width_bytes
-    newest = np.zeros(len(blocks), np.int64)
-    for row in np.flatnonzero(events).tolist():
-        at = int(blocks.ends[row]) - width_bytes + 8 * TIMES
-        newest[row] = int.from_bytes(blocks.data[at : at + 8].tobytes(), "little", signed=True)
-    return events, newest
+        return found, events, newest_ms
 
 
 def _roomier(entity: Entity) -> Entity:

@@ -70,7 +70,8 @@ TOUCHED_AT: Final = 4  # the largest position that looked at it
 TURN: Final = 5  # the last turn that looked at it
 CHANGED: Final = 6  # the last turn that changed it
 WRITE_FROM: Final = 7  # in that turn: the first record not yet in the store, counted from BASE; -1 = all, and the header
-SLOT_FIELDS: Final = 8  # then two for each window: where it began and ended last time, counted from BASE; hints, no more
+ROOM: Final = 8  # how many records find room in the block that the store has
+SLOT_FIELDS: Final = 9  # then two for each window: where it began and ended last time, counted from BASE; hints, no more
 
 NEEDS: Final = 0  # fields of a value: what its aggregates need
 VALUE: Final = 1  # fields of a record
@@ -185,6 +186,7 @@ def reserve(new: Ints, records: Ints, sizes: Ints, free: Ints, control: Ints, he
         slots[slot, TOUCHED_AT] = -1
         slots[slot, CHANGED] = -1
         slots[slot, WRITE_FROM] = -1
+        slots[slot, ROOM] = 0
     return len(new)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import Ints
-from schemas.errors import LostBlock
-from transforms.block import HEADER_BYTES, HEADER_WORDS, MAGIC, positions_of, readable
+from transforms.block import identity_of
 from transforms.entity import Entity
-from transforms.kernel import FIRST_VALUE, LABEL_IS_1, TIMES
-from transforms.slab import record_bytes
+from transforms.kernel import FIRST_VALUE, LABEL_IS_1, POSITIONS, TIMES
+from transforms.slab import record_fields
+from transforms.unpack import records_of
 from transforms.window import Window
 
 
@@ -24,7 +24,7 @@ from transforms.window import Window
 class Past:
     """The remembered events of one key, oldest first, ties in the order of the log."""
 
-    identity: str  # the key's id for a person, or its first 32 bytes
+    identity: str  # the key's id for a person, or its first bytes
     positions: Ints  # shape (n,): where each stood in the log
     times: Ints  # shape (n,): event times
     values: NDArray[np.int64]  # shape (n, values): the entity's values, in their units
@@ -66,19 +66,11 @@ def past_of(block: bytes, entity: Entity) -> Past:
     Raises:
         LostBlock: it isn't what a worker of this version wrote for such an entity.
     """
-    width = record_bytes(entity) // 8
     if not block:
         nothing = np.empty(0, np.int64)
         return Past("", nothing, nothing, np.empty((0, len(entity.values)), np.int64))
-    name = f"the block of {entity.name}"
-    if len(block) < HEADER_BYTES or (len(block) - HEADER_BYTES) % (8 * width):
-        raise LostBlock(f"{name} has {len(block)} bytes, wanted {HEADER_BYTES} + a multiple of {8 * width}")
-    head = np.frombuffer(block, np.int64, HEADER_WORDS)
-    identity = readable(block[32:64].rstrip(b"\0"))
-    if head[0] != MAGIC or int(head[1]) & 0xFFFFFFFF != width:
-        raise LostBlock(f"{name} {identity} was written in another format: it begins with {block[:8].hex()}, wanted {_hex(MAGIC)}")
-    positions = positions_of(block)
-    records = np.frombuffer(block, np.int64, offset=HEADER_BYTES).reshape(-1, width)
+    records = records_of(block, record_fields(entity), entity.name)
+    identity, positions = identity_of(block), records[:, POSITIONS]
     values = records[:, FIRST_VALUE : FIRST_VALUE + len(entity.values)]
     if not entity.has_labels:
         return Past(identity, positions, records[:, TIMES], values)
@@ -112,7 +104,3 @@ def evaluated_at(entity: Entity, newest_ms: int | None, event_ms: int, arrived_m
     guard = entity.guard
     believed = guard is None or arrived_ms - guard.oldest_ms <= event_ms <= arrived_ms + guard.ahead_ms
     return event_ms if believed and event_ms >= newest_ms - entity.lateness_ms else newest_ms - entity.lateness_ms
-
-
-def _hex(word: int) -> str:
-    return word.to_bytes(8, "little").hex()

@@ -14,7 +14,9 @@ from transforms import arithmetic, block, directory, kernel
 from transforms.aggregate import Aggregate
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
+from transforms.pack import pack
 from transforms.store import Store, Writes
+from transforms.unpack import record_counts, unpack
 from transforms.window import days
 
 _log = logging.getLogger(__name__)
@@ -38,15 +40,15 @@ class Slab:
         self._turn = 0
         self._over = False
         self._settled_below = 0  # rows at smaller positions are in the store
-        self._record_words = kernel.FIRST_VALUE + _values_kept(entity)
+        self._fields = record_fields(entity)
         self._windows = _window_table(entity)
-        self._values, record_fields = _value_table(entity)
+        self._values, heap_fields = _value_table(entity)
         self._terms = _terms(entity)
         self._features, self._feature_terms = _feature_tables(entity)
         self._sizes = kernel.block_sizes(_MOST_RECORDS)
         self._free = np.full(len(self._sizes), -1, np.int64)
         self._control = np.zeros(kernel.CONTROLS, np.int64)
-        self._heap = np.empty((_FIRST_RECORDS, record_fields), np.int64)
+        self._heap = np.empty((_FIRST_RECORDS, heap_fields), np.int64)
         self._scratch = _scratch(entity)
         self._integers = np.zeros((0, 0, 0), np.int64)
         self._slots = np.zeros((0, kernel.SLOT_FIELDS + 2 * len(entity.windows)), np.int64)
@@ -137,6 +139,12 @@ class Slab:
         arithmetic.compute(self._features, self._feature_terms, integers, given, rows, features, first_column)
         return self._freeze(changed[: self._control[kernel.CHANGED_SLOTS]], stretches[: self._control[kernel.STRETCHES]])
 
+    def remembered(self, slot_of: Ints) -> tuple[Ints, Ints]:
+        """Of resident keys, how many records each has and the event time of the newest; 0 where there is none."""
+        ends = self._slots[slot_of, kernel.END]
+        counts = ends - self._slots[slot_of, kernel.BASE]
+        return counts, np.where(counts > 0, self._heap[np.maximum(ends - 1, 0), kernel.TIMES], 0)
+
     def clear(self) -> None:
         """Let every key go, whatever became of it: of use where nothing is written back."""
         self._leave(np.flatnonzero(self._slots[:, kernel.SIZE] >= 0))
@@ -148,18 +156,18 @@ class Slab:
         return self._integers
 
     def _freeze(self, changed: Ints, stretches: NDArray[np.int64]) -> Writes:
-        owners, at, data = block.pack(changed, stretches, self._head, self._heap, self._slots, self._record_words)
+        owners, at, data = pack(changed, stretches, self._head, self._heap, self._slots)
         return Writes(self._entity.name, self._hashes[owners], at, data)
 
     def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints, next_position: int) -> None:
         loaded = False
         try:
             blocks = self._store.read(self._shard, self._entity.name, hashes)
-            counts = block.record_counts(blocks, self._record_words, self._entity.name)
-            head = block.headers(ids, hashes, self._record_words)
+            head = block.headers(ids, hashes, self._fields)
+            counts = record_counts(blocks, head, self._entity.name)
             self._head[new] = head
             self._reserve(new, counts)
-            block.unpack(blocks, new, head, self._heap, self._slots, self._entity.name, next_position)
+            unpack(blocks, counts, new, head, self._heap, self._slots, self._entity.name, next_position)
             kernel.sum_up(new, self._values, self._heap, self._slots)
             loaded = True
         except LostBlock as error:
@@ -249,8 +257,15 @@ def _window_table(entity: Entity) -> NDArray[np.int64]:
 
 
 def record_bytes(entity: Entity) -> int:
-    """How much of the store one remembered event of an entity takes, beside its share of the block's header."""
-    return 8 * (kernel.FIRST_VALUE + _values_kept(entity))
+    """About how much of the store one remembered event of an entity takes, beside its share of the block's header and room."""
+    # A position and a time of four bytes each, and the seal; numbers with a bit for their sign; hashes.
+    values = sum(value.largest_units.bit_length() // 8 + 1 if isinstance(value, FixedPoint) else 8 for value in entity.values)
+    return 10 + values + (9 if entity.has_labels else 0)
+
+
+def record_fields(entity: Entity) -> int:
+    """How many fields a record has: position, time and the values that are kept."""
+    return kernel.FIRST_VALUE + _values_kept(entity)
 
 
 def _values_kept(entity: Entity) -> int:

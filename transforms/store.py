@@ -1,8 +1,8 @@
 """Where the state of windows is kept: the promises a store makes to the one owner of a shard.
 
 A *shard* is a part of the state with one owner at a time; a *position* is how far into its log the state has come. Both are
-opaque here. A *block* is the state of one key: a header, then fixed-width records (`transforms/block.py`). An owner first
-claims the shard, which shuts out every older owner, and from then on each read and write carries the fence:
+opaque here. A *block* is the state of one key: a header, records, and room for more (`transforms/block.py`). An owner
+first claims the shard, which shuts out every older owner, and from then on each read and write carries the fence:
 
     claim -> position         the store's position, and the token every later call is checked against
     read, read, ...           blocks, with the fence read after them

@@ -213,7 +213,7 @@ def _stage_words(stage: Mapping[str, Any]) -> list[str]:
             f"over {', '.join(entity['windows'])}{labels}"
         )
         lines.append(
-            f"           {entity['key_bytes']} bytes a key and {entity['event_bytes']} an event that it remembers for "
+            f"           {entity['key_bytes']} bytes a key and about {entity['event_bytes']} an event that it remembers for "
             f"{_days(entity['retention_ms'])}, at most {entity['max_records']:,} events"
         )
     if stage["state"]:

@@ -11,6 +11,7 @@ import pytest
 from schemas.columns import PackedBytes
 from schemas.errors import FenceLost, LostBlock
 from tests.block_writes import blocks, keys_of, part, whole
+from tests.oracles.blocks import block_of_format_2, crc16
 from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
 from transforms.archive import Archive, Dump
@@ -47,13 +48,21 @@ def store(owner: Owners) -> Archive:
     return made
 
 
-def record(position: int, time_ms: int = 7) -> bytes:
-    return struct.pack("<qq", position + 1, time_ms)
+def record(position: int) -> bytes:
+    """The position counted from 0, a time of one byte, a seal that nobody looks at here."""
+    return struct.pack("<HBH", position + 1, 7, 0xFFFF)
 
 
-def block(*positions: int, magic: bytes = b"MILLRC\0\1") -> bytes:
-    """A block of two-word records; the key's hash and id are of no concern here."""
-    return magic + struct.pack("<II", 2, 5) + bytes(48) + b"".join(map(record, positions))
+def block(*positions: int, room: int = 0, counted_from: int = 0) -> bytes:
+    """A block of such records; the key's hash and id are of no concern here."""
+    head = struct.pack("<8sH6s16xq22x", b"MILLRC\0\3", 2, b"\x12", counted_from)
+    records = b"".join(record(position - counted_from) for position in positions)
+    return head + struct.pack("<H", crc16(head)) + records + bytes(room * len(record(0)))
+
+
+def old_block(*positions: int) -> bytes:
+    """One of format 2."""
+    return block_of_format_2(bytes(16), b"", [[position + 1, 7] for position in positions])
 
 
 def seen(dump: Dump | None, entity: str = "customer") -> list[bytes]:
@@ -78,7 +87,7 @@ def test_shards_are_listed_with_position_keys_and_size(store: Archive, owner: Ow
     store.settle("2")
     found = owner().shards()
     assert [(each.shard, each.position, each.keys) for each in found] == [("0", 10, 4), ("2", 4, 1), ("10", None, 0)]
-    assert found[0].size_bytes >= 4 * 80
+    assert found[0].size_bytes >= 4 * len(block(1))
 
 
 def test_a_shard_is_held_while_its_owner_is_there(store: Archive, owner: Owners) -> None:
@@ -118,12 +127,30 @@ def test_what_is_written_during_a_dump_is_cut_off_and_told_of(owner: Owners, sto
     three(store)
     dump = owner().dump("0")
     assert dump is not None
-    changes = (part("customer", {1: (80, record(10) + record(11))}), whole("customer", {2: block(12), 9: block(13)}))
+    changes = (part("customer", {1: (len(block(1)), record(10) + record(11))}), whole("customer", {2: block(12), 9: block(13)}))
     store.write("0", changes, 14)
     store.settle("0")
     assert sorted(seen(dump)) == sorted([block(1), b"", block(3)])
     assert (dump.position, dump.end()) == (10, 14)
     dump.close()
+
+
+def test_the_room_behind_the_records_is_no_part_of_a_dump(owner: Owners, store: Archive) -> None:
+    store.write("0", (whole("customer", {1: block(1, room=3), 2: block(2, 10, room=2), 3: block(10, room=2)}),), 10)
+    store.settle("0")
+    assert sorted(seen(owner().dump("0"))) == [b"", block(1), block(2)]
+
+
+def test_positions_are_cut_wherever_they_are_counted_from(owner: Owners, store: Archive) -> None:
+    store.write("0", (whole("customer", {1: block(7, 10, 9, 11, counted_from=5), 2: block(8, 9), 3: block(10, counted_from=10)}),), 10)
+    store.settle("0")
+    assert sorted(seen(owner().dump("0"))) == sorted([b"", block(7, 9, counted_from=5), block(8, 9)])
+
+
+def test_blocks_of_the_format_before_are_cut_as_well(owner: Owners, store: Archive) -> None:
+    store.write("0", (whole("customer", {1: old_block(1, 2), 2: old_block(3, 10, 4), 3: old_block(12)}),), 10)
+    store.settle("0")
+    assert sorted(seen(owner().dump("0"))) == [b"", old_block(1, 2), old_block(3, 4)]
 
 
 def test_the_owner_does_not_notice_a_dump(owner: Owners, store: Archive) -> None:
@@ -156,7 +183,7 @@ def test_a_dump_of_a_state_that_ends_meanwhile_is_none(owner: Owners, store: Arc
 
 
 def test_a_damaged_block_is_not_dumped(owner: Owners, store: Archive) -> None:
-    store.write("0", (whole("customer", {1: block(1)}), part("terminal", {1: (80, record(5))})), 10)
+    store.write("0", (whole("customer", {1: block(1)}), part("terminal", {1: (len(block(1)), record(5))})), 10)
     store.settle("0")
     dump = owner().dump("0")
     assert seen(dump) == [block(1)]
@@ -166,6 +193,10 @@ def test_a_damaged_block_is_not_dumped(owner: Owners, store: Archive) -> None:
     store.settle("0")
     with pytest.raises(LostBlock, match="no header and whole records"):
         seen(owner().dump("0"), "terminal")
+    store.write("0", (whole("terminal", {1: block(1)[:32] + b"\7" + block(1)[33:]}),), 12)
+    store.settle("0")
+    with pytest.raises(LostBlock, match="header that isn't what was written"):
+        seen(owner().dump("0"), "terminal")
 
 
 def test_a_load_replaces_all_there_was(owner: Owners, store: Archive) -> None:
@@ -173,7 +204,7 @@ def test_a_load_replaces_all_there_was(owner: Owners, store: Archive) -> None:
     store.load("0", [whole("customer", {7: block(70), 8: block(80)}), whole("terminal", {1: block(71)})], 100)
     assert blocks(store, "0", "customer", 1, 7, 8) == [b"", block(70), block(80)]
     assert blocks(store, "0", "terminal", 1) == [block(71)]
-    store.write("0", (part("customer", {7: (80, record(100))}),), 101)
+    store.write("0", (part("customer", {7: (len(block(70)), record(100))}),), 101)
     store.release("0")
     after = owner()
     assert after.claim("0", {}).position == 101

@@ -22,8 +22,9 @@ from streams.kafka import Consumer, TopicPartition, plain_consumer
 from streams.ownership import Ownership
 from streams.settings import KafkaSettings
 from streams.source import Source
-from transforms import block, kernel
+from transforms import kernel
 from transforms.fence import Fence, FencedShard
+from transforms.pack import pack
 from transforms.resp import command, pack_reads
 from transforms.slab import Slab
 from transforms.store import WHOLE_BLOCK, Writes
@@ -165,7 +166,7 @@ def freeze_late() -> None:
             slots = slab._slots.copy()
             slots[self._slots_changed, kernel.WRITE_FROM] = -1
             none = np.empty((0, kernel.STRETCH_FIELDS), np.int64)
-            _, _, data = block.pack(self._slots_changed, none, slab._head, slab._heap, slots, slab._record_words)
+            _, _, data = pack(self._slots_changed, none, slab._head.copy(), slab._heap, slots)
             return data
 
     Slab._freeze = lambda self, changed, stretches: Late(self, changed.copy())  # type: ignore[method-assign]

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from schemas.columns import Columns, Constant, Nullable, PackedBytes, Symbols
 from schemas.errors import TooManyRecords
+from tests.oracles.blocks import Shape, block_of_format_2, records_of
 from tests.oracles.labelled_logs import entities, labelled_logs
 from tests.oracles.play import SHARD, Event, assert_same, columns_of, expected_labels, labels_of, play_labels
 from transforms.aggregate import Count, Distinct, LabelCount, LabelRate
-from transforms.block import HEADER_BYTES, POSITION_MASK
+from transforms.block import HEADER_BYTES
 from transforms.entity import Entity
 from transforms.label import LabelRows, event_id_hashes
 from transforms.memory_store import MemoryStore
 from transforms.shard import Advance, ShardState
-from transforms.store import WHOLE_BLOCK
+from transforms.store import WHOLE_BLOCK, Writes
 from transforms.window import Window
 
 RISK = Entity("shop", "key", (Window(10, delay_ms=7),), (Count(), LabelCount(), LabelRate(empty=-1.0)), lateness_ms=5)
-RECORD_BYTES = 32  # position + 1, time, id hash, label
 
 
 def event(event_id: int, t: int, key: int | None = 1) -> Event:
@@ -191,11 +191,10 @@ class Owner:
         found = []
         for writes in self.send(*log).writes:
             for at, data in zip(writes.at.tolist(), writes.data, strict=True):
+                shape = Shape.of(self.store.read(SHARD, writes.entity, writes.keys)[0])
                 body = data[HEADER_BYTES:] if at == WHOLE_BLOCK else data
-                place = at if at == WHOLE_BLOCK else (at - HEADER_BYTES) // RECORD_BYTES
-                words = np.frombuffer(body, np.int64).reshape(-1, RECORD_BYTES // 8).copy()
-                words[:, 0] &= POSITION_MASK
-                found.append((place, words.tolist()))
+                place = at if at == WHOLE_BLOCK else (at - HEADER_BYTES) // shape.record_bytes
+                found.append((place, shape.records(body)))
         return found
 
 
@@ -229,6 +228,25 @@ def test_a_label_before_the_place_of_a_late_event_is_not_written_twice() -> None
     assert [record[1] for record in first[1]] == [4, 5]
     assert [record[3] for record in first[1]] == [0, 1]
     assert second[1] == [[2, 2, id_of(2), 1]]
+
+
+def test_a_label_in_a_block_that_is_written_whole_goes_with_it() -> None:
+    owner = Owner()
+    owner.send(*[event(n, n) for n in range(3)])
+    owner.send(*[event(n, n) for n in range(3, 7)])
+    ((place, records),) = owner.written(label(1, 1, 1), event(7, 7))  # its room is used up
+    assert place == WHOLE_BLOCK
+    assert [record[3] for record in records] == [0, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_label_in_a_block_of_the_format_before_has_it_written_whole() -> None:
+    owner = Owner()
+    owner.send(event(1, 1), event(2, 2))
+    (key,) = owner.store.dump(SHARD).keys["shop"]  # type: ignore[union-attr]
+    before = block_of_format_2(key.tobytes(), b"", records_of(owner.store.read(SHARD, "shop", key[None])[0]))
+    owner.store.write(SHARD, (Writes.whole("shop", key[None], PackedBytes.pack([before])),), owner.position)
+    owner.state = ShardState(SHARD, (RISK,), owner.store, "t", 100)
+    assert owner.written(label(1, 1, 1)) == [(WHOLE_BLOCK, [[1, 1, id_of(1), 1], [2, 2, id_of(2), 0]])]
 
 
 def test_a_label_of_an_event_sent_twice_is_one_write_of_both() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from schemas.columns import Columns, PackedBytes
 from schemas.errors import LostBlock
+from tests.oracles.blocks import block_of_format_2, crc16
 from transforms.aggregate import Count, LabelCount, Last, Sum
-from transforms.block import MAGIC
 from transforms.entity import Entity, Guard
 from transforms.fixed_point import FixedPoint
 from transforms.keys import key_hashes, key_ids
@@ -83,13 +83,22 @@ def test_a_key_without_a_block_has_no_past() -> None:
     assert (len(past), past.newest_ms, past.values.shape) == (0, None, (0, 1))
 
 
+def with_header(fields: int, sizes: bytes) -> bytes:
+    """A header whose seal is right."""
+    head = struct.pack("<8sH6s46x", b"MILLRC\0\3", fields, sizes)
+    return head + struct.pack("<H", crc16(head))
+
+
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        (b"MILLRC", "has 6 bytes, wanted 64"),
+        (b"MILLRC", "has 6 bytes: no header and whole records"),
         (b"MILLRC\x00\xff" + b"\3\0\0\0" + bytes(52), "was written in another format: it begins with 4d494c4c524300ff"),
-        (MAGIC.to_bytes(8, "little") + b"\4\0\0\0" + bytes(52), "was written in another format"),
-        (MAGIC.to_bytes(8, "little") + b"\3\0\0\0" + bytes(52 + 24), "has a hole of zeros"),
+        (with_header(4, b"\x11\x11") + bytes(6), "was written in another format"),
+        (with_header(3, b"\x11\1")[:-1] + b"\0", "isn't what was written: its seal is broken"),
+        (with_header(3, b"\x11\1") + b"\0\0\0\0\0\1\2\3\4\5", "has a hole of zeros"),
+        (with_header(3, b"\x11\1") + b"\1\1\0\0", "has 68 bytes: no header and whole records"),
+        (b"MILLRC\0\2" + b"\3\0\0\0" + bytes(52 + 24), "has a hole of zeros"),
     ],
 )
 def test_bytes_that_no_worker_of_this_version_wrote_are_refused(block: bytes, words: str) -> None:
@@ -97,31 +106,37 @@ def test_bytes_that_no_worker_of_this_version_wrote_are_refused(block: bytes, wo
         past_of(block, Entity("e", "key", (Window(100),), (Last(AMOUNT),)))
 
 
-def crc16(octets: bytes) -> int:
-    """CCITT, lowest bit first, from 0xFFFF: bit by bit."""
-    found = 0xFFFF
-    for octet in octets:
-        found ^= octet
-        for _ in range(8):
-            found = found >> 1 ^ (0x8408 if found & 1 else 0)
-    return found
-
-
 def test_a_block_is_laid_out_as_the_page_for_readers_in_other_languages_says() -> None:
     entity = Entity("e", "key", (Window(100),), (Last(AMOUNT), LabelCount()), lateness_ms=9)
     store = MemoryStore()
     store.claim("0", {})
     columns: Columns = {"key": PackedBytes.pack([b"a", b"a"]), "t": np.array([5, 3]), "amount": np.array([1.5, -2.5])}
-    labels = LabelRows(np.zeros(2, np.bool_), np.zeros(2, np.int64), np.array([11, 12]))
+    labels = LabelRows(np.zeros(2, np.bool_), np.zeros(2, np.int64), np.array([11, 12]) << 56)
     state = ShardState("0", (entity,), store, "t", 100)
     done = state.advance(columns, np.ones(2, np.bool_), np.array([70, 71]), labels=labels)
     store.write("0", done.writes, 72)
     block = store.read("0", "e", KEY)[0]
-    magic, words, length, hashed, identity = struct.unpack_from("<8sII16s32s", block)
-    assert (magic, words, length) == (b"MILLRC\x00\x02", 5, 6)
-    assert (hashed, identity) == (KEY.tobytes(), (b"s" + struct.pack("<I", 1) + b"a").ljust(32, b"\0"))
-    records = [struct.unpack_from("<5q", block, 64 + 40 * row) for row in range(2)]
-    assert [record[1:] for record in records] == [(3, -250, 12, 0), (5, 150, 11, 0)]
-    for (first, *rest), position in zip(records, (71, 70), strict=True):
-        assert first & (1 << 48) - 1 == position + 1
-        assert first >> 48 & 0xFFFF == crc16(hashed + struct.pack("<5q", position + 1, *rest))
+    magic, fields, sizes, hashed, first, begin_ms, identity, seal = struct.unpack_from("<8sH6s16sqq14sH", block)
+    assert (magic, fields, sizes.hex()) == (b"MILLRC\0\3", 5, "438201000000"), "3 bytes, 4, 2, 8 and 1"
+    assert (hashed, identity) == (KEY.tobytes(), (b"s" + struct.pack("<I", 1) + b"a").ljust(14, b"\0"))
+    assert (first, begin_ms, seal) == (70, 2, crc16(block[:62]))
+    records = [block[64 + 20 * row : 84 + 20 * row] for row in range(2)]
+    assert [struct.unpack_from("<hqb", record, 7) for record in records] == [(-250, 12 << 56, 0), (150, 11 << 56, 0)]
+    for record, position, time_ms in zip(records, (71, 70), (3, 5), strict=True):
+        assert int.from_bytes(record[:3], "little") == position + 1 - first
+        assert int.from_bytes(record[3:7], "little") == time_ms - begin_ms
+        assert int.from_bytes(record[18:], "little") == crc16(block[:62] + record[:18])
+    assert block[104:] == bytes(80), "room for four more"
+
+
+def test_a_block_of_format_2_tells_the_same() -> None:
+    entity = Entity("e", "key", (Window(100),), (Last(AMOUNT), LabelCount()))
+    block = block_of_format_2(
+        KEY.tobytes(), b"s" + struct.pack("<I", 20) + b"a name of 20 letters", [[71, 3, -250, 12, 0], [72, 5, 150, 11, 2]]
+    )
+    past = past_of(block, entity)
+    assert past.identity == "a name of 20 letters"
+    assert (past.positions.tolist(), past.times.tolist(), past.values.tolist()) == ([70, 71], [3, 5], [[-250], [150]])
+    assert past.event_ids is not None
+    assert past.labels is not None
+    assert (past.event_ids.tolist(), past.labels.tolist()) == ([12, 11], [-1, 0])
