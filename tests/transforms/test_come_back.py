@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.oracles.blocks import records_of
 from tests.oracles.play import SHARD, Event, assert_same_bits, columns_of, expected, play
 from tests.transforms.test_kernel import entities, logs
 from transforms.aggregate import Count, RatioToMean, Sum
-from transforms.block import positions_of
 from transforms.entity import Entity
 from transforms.fixed_point import FixedPoint
 from transforms.keys import key_hashes, key_ids
@@ -79,4 +79,4 @@ def test_one_that_was_refused_is_remembered_where_it_stands_now() -> None:
     store = MemoryStore()
     play([Event(1, 10, 1, usable=False), Event(1, 20, 1), Event(1, 10, 1, first=0, refused=True)], [entity], [], store=store)
     (block,) = store.read(SHARD, "customer", key_hashes(key_ids(("key",), [columns_of([Event(1, 0, 0)], 1)["key"]])))
-    assert positions_of(bytes(block)).tolist() == [2, 1]
+    assert [number for number, *_ in records_of(bytes(block))] == [3, 2]  # positions + 1
