@@ -43,12 +43,13 @@ class ShardState:
     Calls must not overlap, but may come from any thread; the compiled loops release the GIL.
     """
 
-    def __init__(self, shard: str, entities: Sequence[Entity], store: Store, event_time: str, max_keys: int) -> None:
+    def __init__(self, shard: str, entities: Sequence[Entity], store: Store | None, event_time: str, max_keys: int) -> None:
         """
         Args:
             shard: what the store knows the state by.
             entities: features stand in this order.
-            store: where keys that aren't resident are read from. It is written to by the owner, with what `advance` gives.
+            store: where keys that aren't resident are read from. It is written to by the owner, with what `advance` gives. None = there is
+                nothing but memory: `advance` gives no writes, and `max_keys` must be more than there are.
             event_time: the column of event times, integer milliseconds.
             max_keys: keys of an entity to keep resident.
         """

@@ -20,6 +20,8 @@ from transforms.unpack import record_counts, unpack
 from transforms.window import days
 
 _log = logging.getLogger(__name__)
+_NOWHERE = np.empty(0, np.int64)
+_NOTHING = PackedBytes.pack([])
 _FIRST_SLOTS = 256
 _FIRST_RECORDS = 4096
 _MOST_RECORDS = 1 << 34  # of a block: far beyond what any entity declares, as a stored one may be of an older declaration
@@ -32,7 +34,7 @@ class Slab:
     `advance` computes and remembers.
     """
 
-    def __init__(self, shard: str, entity: Entity, store: Store, max_keys: int) -> None:
+    def __init__(self, shard: str, entity: Entity, store: Store | None, max_keys: int) -> None:
         self._shard = shard
         self._entity = entity
         self._store = store
@@ -156,10 +158,15 @@ class Slab:
         return self._integers
 
     def _freeze(self, changed: Ints, stretches: NDArray[np.int64]) -> Writes:
+        if self._store is None:
+            return Writes(self._entity.name, self._hashes[:0], _NOWHERE, _NOTHING)
         owners, at, data = pack(changed, stretches, self._head, self._heap, self._slots)
         return Writes(self._entity.name, self._hashes[owners], at, data)
 
     def _load(self, ids: PackedBytes, hashes: NDArray[np.uint64], new: Ints, next_position: int) -> None:
+        if self._store is None:
+            self._reserve(new, np.zeros(len(new), np.int64))
+            return
         loaded = False
         try:
             blocks = self._store.read(self._shard, self._entity.name, hashes)

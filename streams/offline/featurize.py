@@ -27,7 +27,6 @@ from streams.scored_event import TIMINGS
 from streams.transform import Transform
 from transforms.fixed_point import numbers
 from transforms.label import LabelRows, event_id_hashes
-from transforms.memory_store import MemoryStore
 from transforms.shard import ShardState
 
 TOKEN = 0
@@ -118,7 +117,6 @@ class Featurize:
             hop = HopSchema.of(bound, stage)
             self.decoder, self._extract = hop.decoder(), ExtractHop(hop)
         self._partitions: dict[int, int] = {}
-        self._store = MemoryStore()
         self._states: dict[int, ShardState] = {}
         self._entities = bound.pipeline.entities if stage is None else stage.entities
         self._transform = Transform(bound, self._open, lambda: self._partitions, stage)
@@ -209,9 +207,7 @@ class Featurize:
         return dict(zip(VERDICT, (timing, strings(reasons), strings(details)), strict=True))
 
     def _open(self, partition: int) -> ShardState:
-        shard = str(partition)
-        self._store.claim(shard, {})
-        state = ShardState(shard, self._entities, self._store, self._bound.event_time.column, EVERY_KEY)
+        state = ShardState(str(partition), self._entities, None, self._bound.event_time.column, EVERY_KEY)
         self._states[partition] = state
         return state
 
