@@ -77,7 +77,10 @@ class Series:
 
     def start(self) -> None:
         """Start its worker."""
-        self.worker = start_worker(self.run.folder, f"{self.bound.name}-{os.getpid()}", self.run.bootstrap_servers, self.run.redis_url)
+        instance = f"{self.bound.name}-{os.getpid()}"
+        # A dozen of them begin together, and none is killed: who is out of breath for some seconds stays a member.
+        patience = {"MILLRACE_KAFKA__SESSION_TIMEOUT_MS": "30000"}
+        self.worker = start_worker(self.run.folder, instance, self.run.bootstrap_servers, self.run.redis_url, **patience)
 
     def await_counts(self, routed: int, scored: int) -> None:
         """Wait until so many records were routed to its terminals, and so many transactions scored.

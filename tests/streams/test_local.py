@@ -332,3 +332,10 @@ def test_the_cluster_of_a_folder_is_the_one_its_log_was_made_for(tmp_path: Path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "meta.properties").write_text("#\nversion=1\ncluster.id=Mabc\nnode.id=1\n")
     assert local_kafka.cluster_id(tmp_path) == "Mabc"
+
+
+def test_the_broker_s_jvm_takes_the_options_that_kafka_s_own_scripts_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(local_kafka.JVM_VARIABLE, raising=False)
+    assert local_kafka.jvm_options() == (*local_kafka.JVM, *local_kafka.YOUNG)
+    monkeypatch.setenv(local_kafka.JVM_VARIABLE, "-XX:+UseSerialGC -Xmn128m")
+    assert local_kafka.jvm_options() == ("-XX:+UseSerialGC", "-Xmn128m")
