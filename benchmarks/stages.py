@@ -51,6 +51,7 @@ from streams.definition.load import load_bound
 from streams.hop import HopSchema
 from streams.kafka import KafkaError, TopicPartition, plain_consumer, plain_producer
 from streams.local import services as local
+from streams.local.kafka import jvm_options
 from streams.local.process import choose_port
 from streams.planning.create_topics import create
 from streams.planning.stage import stages
@@ -320,7 +321,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--lead-in", type=float, default=0, help="seconds at the rate before those that are measured")
     wanted = parser.parse_args()
-    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "settings": vars(wanted)}
+    result: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "broker_jvm": jvm_options(),
+        "settings": vars(wanted),
+    }
     part_days = wanted.days // 4
     with stand(wanted.customers) as where:
         parts = [where.simulator.days(turn * part_days, part_days) for turn in range(4)]
@@ -360,7 +366,8 @@ def main() -> None:
             print(f"  {part:14} {name:32} {value:14,.2f}")
     print(f"  {result['counts_compared']:,} counts compared with the slow computation, all equal")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"stages-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
+    kind = "stages-led-in" if wanted.lead_in else "stages"
+    (RESULTS / f"{kind}-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

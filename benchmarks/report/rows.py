@@ -89,6 +89,7 @@ ALONE = (
     ),
     _steady("stages", "p99", "5,000/s over two stages"),
     Figure("stages", "p99 from due to scored, 5,000/s over two stages, a process each", "ms", lambda d: d["apart, steady"]["p99_ms"]),
+    Figure("stages-led-in", "the same by a broker whose JVM has optimised for minutes", "ms", lambda d: d["apart, steady"]["p99_ms"]),
     Figure("load-knee", "knee: the highest rate that holds its p99", "events/s", lambda d: d["knee"]["rate"], 0),
     Figure("codec", "decoding", "us a record", lambda d: d["us_per_record"][LARGEST]["decode"], 3),
     Figure("kernel", "windows of one entity", "us an event", lambda d: d["us_per_event"], 3),
