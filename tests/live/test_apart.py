@@ -6,9 +6,11 @@ import json
 import re
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -48,6 +50,17 @@ def processes(worker: Worker) -> dict[str, psutil.Process]:
     return {name: psutil.Process(int(pid)) for name, pid in re.findall(r"started stage=(\S+) pid=(\d+)", worker.log)}
 
 
+def ready_at(port: int, stages: list[str]) -> bool:
+    """Whether the process that answers at a port has these stages, and is ready."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return list(json.load(answer)["stages"]) == stages
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return False
+
+
 def test_a_process_for_each_stage_one_of_which_ends_the_others_and_nothing_is_lost(scene: StageScene) -> None:
     port = free_ports(3)
     first = scene.worker("first", "--apart", port=port)
@@ -57,8 +70,7 @@ def test_a_process_for_each_stage_one_of_which_ends_the_others_and_nothing_is_lo
     running = processes(first)
     assert sorted(running) == sorted(STAGES)
     for place, name in enumerate(scene.stages):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port + place}/readyz", timeout=5) as answer:
-            assert list(json.load(answer)["stages"]) == [name]
+        wait_for(f"{name} to be ready", partial(ready_at, port + place, [name]))
     running["by-terminal"].kill()
     assert first.ends() == 128 + signal.SIGKILL
     assert "ended stage=by-terminal code=137" in first.log
