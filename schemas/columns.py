@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ Octets = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBytes:
+class PackedBytes(Sequence[bytes]):
     """Byte strings as stretches of one buffer: row i is ``data[starts[i]:ends[i]]``.
 
     Stretches may overlap, repeat and stand in any order, so taking rows copies no bytes.
@@ -48,8 +48,14 @@ class PackedBytes:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, row: int) -> bytes:
-        return self.data[self.starts[row] : self.ends[row]].tobytes()
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> PackedBytes: ...
+
+    def __getitem__(self, row: int | slice) -> bytes | PackedBytes:
+        return self.take(row) if isinstance(row, slice) else self.data[self.starts[row] : self.ends[row]].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         buffer = self.data.tobytes()

@@ -162,13 +162,13 @@ def strings(values: Sequence[str | None]) -> Any:
     return pa.array(values, pa.string())
 
 
-def texts_of(column: Column) -> list[bytes | None]:
+def texts_of(column: Column) -> Sequence[bytes | None]:
     """Each row as the bytes a record's key would be: text in UTF-8, an integer in decimals; None for null."""
     if isinstance(column, Nullable):
         found = texts_of(column.values)
         return [text if there else None for text, there in zip(found, column.valid.tolist(), strict=True)]
     if isinstance(column, PackedBytes):
-        return list(column)
+        return column
     if isinstance(column, Symbols):
         known = [symbol.encode() for symbol in column.symbols]
         return [known[code] for code in column.codes.tolist()]

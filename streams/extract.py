@@ -128,9 +128,13 @@ class Extract:
     def _key_trouble(self, batch: Batch, field: Column) -> NDArray[np.uint8]:
         """Rows whose key is missing, or is not the text of the key's field: another worker may own what they would change."""
         missing = np.zeros(len(batch), np.bool_)
-        if None in batch.keys:
-            missing[:] = [key is None for key in batch.keys]
-        same = same_text(PackedBytes.pack([key or b"" for key in batch.keys]), field)
+        if isinstance(batch.keys, PackedBytes):
+            keys = batch.keys
+        else:
+            if None in batch.keys:
+                missing[:] = [key is None for key in batch.keys]
+            keys = PackedBytes.pack([key or b"" for key in batch.keys])
+        same = same_text(keys, field)
         trouble = np.where(same, np.uint8(0), np.uint8(Reject.KEY_MISMATCH))
         return np.where(missing, np.uint8(Reject.NULL_KEY), trouble)
 

@@ -123,6 +123,13 @@ class Slab:
         Raises:
             TooManyRecords: a key has more than its entity's `max_records`.
         """
+        if self._store is None:  # nobody waits: the rows of a key follow each other, and its records are met once
+            order = np.argsort(slot_of, kind="stable")
+            slot_of, rows, times, positions = slot_of[order], rows[order], times[order], positions[order]
+            given, self._ids = np.ascontiguousarray(given[:, order]), self._ids.take(order)
+            arrived = arrived[order] if len(arrived) else arrived
+            is_label = is_label[order] if len(is_label) else is_label
+            first_positions = first_positions[order] if len(first_positions) else first_positions
         count = len(slot_of)
         integers = self._integers_for(count)
         changed = np.empty(count, np.int64)

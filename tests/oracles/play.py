@@ -104,8 +104,9 @@ def play_labels(
     lag: int = 0,
     held: int = 0,
     store: Store | None = None,
+    in_memory: bool = False,
 ) -> Played:
-    """The same for a log with labels.
+    """The same for a log with labels; `in_memory`, by a state that has no store.
 
     Writes are sent `held` batches late; those held back at a restart are lost, and their batches read again. Both times a batch has
     to come to the same.
@@ -119,7 +120,7 @@ def play_labels(
     done: list[Played] = []
     unsent: list[tuple[tuple[Writes, ...], int]] = []
     unsettled: list[int] = []
-    state = ShardState(SHARD, entities, store, "t", max_keys)
+    state = ShardState(SHARD, entities, None if in_memory else store, "t", max_keys)
     at = 0
     while at < len(parts):
         first, end = parts[at]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles.blocks import records_of
-from tests.oracles.play import SHARD, Event, assert_same_bits, columns_of, expected, play
+from tests.oracles.play import SHARD, Event, assert_same_bits, columns_of, expected, play, play_labels
 from tests.transforms.test_kernel import entities, logs
 from transforms.aggregate import Count, RatioToMean, Sum
 from transforms.entity import Entity
@@ -33,10 +33,11 @@ def test_the_kernel_agrees_with_the_definition_of_a_log_with_events_that_came_ba
     entity = data.draw(entities(amount, "customer"))
     cuts = data.draw(st.lists(st.integers(0, len(events)), max_size=5))
     restarts = data.draw(st.lists(st.sampled_from([0, *cuts]), max_size=2))
-    features, timing = play(events, [entity], cuts, max_keys=2, restarts=restarts)
     wanted, judged = expected(events, [entity])
-    assert_same_bits(features, wanted, entity.feature_names)
-    assert timing.tolist() == judged.tolist()
+    in_memory = play_labels(events, [entity], cuts, in_memory=True)
+    for features, timing in (play(events, [entity], cuts, max_keys=2, restarts=restarts), (in_memory.features, in_memory.timing)):
+        assert_same_bits(features, wanted, entity.feature_names)
+        assert timing.tolist() == judged.tolist()
 
 
 def test_an_event_that_came_back_sees_itself_once_and_is_remembered_once() -> None:

@@ -288,7 +288,9 @@ def test_the_kernel_agrees_with_the_definition_of_labels(data: st.DataObject) ->
     restarts = data.draw(st.lists(st.sampled_from([0, *cuts]), max_size=3))
     max_keys = data.draw(st.sampled_from([1, 2, 100]))
     found = play_labels(log, asked, cuts, max_keys=max_keys, restarts=restarts, held=data.draw(st.integers(0, 2)))
-    assert_same(found, expected_labels(log, asked), [name for entity in asked for name in entity.feature_names])
+    wanted, names = expected_labels(log, asked), [name for entity in asked for name in entity.feature_names]
+    assert_same(found, wanted, names)
+    assert_same(play_labels(log, asked, cuts, in_memory=True), wanted, names)
 
 
 def test_a_hot_keys_labels_are_exact_through_growing_blocks() -> None:

@@ -144,6 +144,14 @@ def test_a_key_with_more_events_than_declared_stops_by_name() -> None:
         owner.send(Event(2, 6, 0), Event(1, 6, 0))
 
 
+def test_it_is_named_too_where_there_is_nothing_but_memory() -> None:
+    entity = Entity("e", "key", (Window(1_000),), (Count(),), max_records=2)
+    events = [Event(key, t, 0) for t, key in enumerate((3, 2, 1, 3, 2, 1, 2, 3))]
+    state = ShardState(SHARD, (entity,), None, "t", 100)
+    with pytest.raises(TooManyRecords, match=r"e key [23] has more than 2 events"):
+        state.advance(columns_of(events, 1), np.ones(len(events), np.bool_), np.arange(len(events)))
+
+
 def test_a_stored_key_with_more_events_than_is_declared_by_now_stops_by_name_too() -> None:
     before = Owner((COUNTED,), 100)
     before.send(*[Event(1, t, 0) for t in range(500)], *keys(2))
