@@ -76,9 +76,9 @@ class Stand:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the worker's process."""
+        """For the worker's process, whose Python keeps what it has compiled, as it does where nobody told it otherwise."""
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka.bootstrap_servers,
             "REDIS_URL": self.settings.redis.url.get_secret_value(),
             "MILLRACE_KAFKA__START": "earliest",
