@@ -43,6 +43,7 @@ def main() -> None:
     base = Path(tempfile.mkdtemp(prefix="millrace-faults-"))
     print(f"seed {seed}; logs and data of rounds in which something is found stay in {base}", flush=True)
     nursery = Nursery(python_path=[str(ROOT)])
+    ended_by = ""
     with ProcessPoolExecutor(1, get_context("spawn")) as checkers:
         under_way: tuple[Played, Future[Verdict]] | None = None
         try:
@@ -65,16 +66,24 @@ def main() -> None:
                     print(f"round {each}: {' '.join(map(str, played.findings))}", flush=True)
                 else:
                     under_way = played, checkers.submit(judge, file, None, played.history, folder / "schemas")
+        except BaseException as error:
+            ended_by = f"{type(error).__name__}: {error}"
+            raise
         finally:
             nursery.close()
             _close(account, under_way)
-    facts = {**_circumstances(wanted, seed), "pipelines": kinds, **account.facts(), "minutes": round((time.time() - began) / 60, 1)}
+            facts = {**_circumstances(wanted, seed), "pipelines": kinds, **account.facts(), "minutes": round((time.time() - began) / 60, 1)}
+            _keep(wanted, facts | ({"ended_by": ended_by} if ended_by else {}))
+    sys.exit(0 if account.holds else 1)
+
+
+def _keep(wanted: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Write the results file, of a run that was ended too, and say what it says."""
     if not wanted.no_file:
         file = RESULTS / f"faults-{datetime.now(UTC):%Y-%m-%dT%H%M}.json"
         file.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         print(f"written to {file}")
     print(_words(facts))
-    sys.exit(0 if account.holds else 1)
 
 
 def _close(account: Account, under_way: tuple[Played, Future[Verdict]] | None) -> None:

@@ -348,14 +348,14 @@ class Ground:
     def promote(self) -> None:
         """Let a replica of Redis take over from the one there is, which dies."""
         replica = self._new_redis()
-        replica.ask("REPLICAOF", "127.0.0.1", str(self.redis.port))
+        replica.follow(self.redis.port)
         deadline = time.monotonic() + 10.0
-        while b"master_link_status:up" not in (replica.ask("INFO", "replication") or b"") and time.monotonic() < deadline:
+        while not replica.has_followed() and time.monotonic() < deadline:
             self.meanwhile(TEND_SECONDS)
         self.meanwhile(self.chance.random() * 0.3)
         self.redis.kill()
         self.redis_link.cut(reset=False)
-        replica.ask("REPLICAOF", "NO", "ONE")
+        replica.follow(None)
         self.redis, self.redis_link.server_port = replica, replica.port
 
     def _new_redis(self) -> OwnRedis:

@@ -174,6 +174,24 @@ class OwnRedis:
         assert self._service.pid is not None
         return self._service.pid
 
+    def follow(self, port: int | None) -> None:
+        """Become a replica of another Redis on this machine, or of none any more.
+
+        Raises:
+            LocalServiceError: it does not answer.
+        """
+        try:
+            self.ask("REPLICAOF", *(("NO", "ONE") if port is None else ("127.0.0.1", str(port))))
+        except (OSError, RedisRefused) as error:
+            raise LocalServiceError(f"Redis on port {self.port} does not change its master: {error}") from error
+
+    def has_followed(self) -> bool:
+        """Whether it is a replica that has what its master has; one that is still loading may not even answer."""
+        try:
+            return b"master_link_status:up" in (self.ask("INFO", "replication") or b"")
+        except (OSError, RedisRefused):
+            return False
+
     def packed_bytes(self) -> int:
         """How much of its append-only file was there when it began, or when it packed the file anew, which is on disk before it counts.
 
