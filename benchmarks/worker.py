@@ -73,6 +73,7 @@ class Stand:
     bound: Bound
     settings: Settings
     simulator: Simulator
+    partitions: int = 1
 
     @property
     def environment(self) -> dict[str, str]:
