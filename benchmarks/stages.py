@@ -370,7 +370,8 @@ def main() -> None:
             print(f"  {part:14} {name:32} {value:14,.2f}")
     print(f"  {result['counts_compared']:,} counts compared with the slow computation, all equal")
     RESULTS.mkdir(exist_ok=True)
-    kind = "stages" + (f"-{wanted.partitions}-partitions" if wanted.partitions != PARTITIONS else "") + ("-led-in" if wanted.lead_in else "")
+    shape = "" if wanted.partitions == PARTITIONS else f"-{wanted.partitions}-partitions"
+    kind = f"stages{shape}{'-led-in' if wanted.lead_in else ''}"
     (RESULTS / f"{kind}-{datetime.now(UTC):%Y-%m-%dT%H%M}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
