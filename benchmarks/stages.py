@@ -3,7 +3,7 @@
 Customers by the input's key, terminals with labels over a hop, a forest of 100 trees, four partitions of each topic, ``exactly_once``:
 
 - *drain*: after some history, a preloaded topic and the labels of that history, read as fast as one process with all stages can:
-  from the first stage's first tenth to the last score events/s, and CPU of the process an event;
+  from the first stage's first tenth to the last score, events/s and CPU of the process an event;
 - *steady*: a constant rate; an event's latency runs from the moment it was due to be sent to the moment a read_committed reader of
   the output had its score in hand, over both transactions;
 - *apart*, *apart, steady*: both again, each stage in a process of its own: CPU an event by stage;
@@ -187,7 +187,8 @@ def _send(stand: Stand, topic: str, values: PackedBytes, keys: PackedBytes) -> N
 def drain(workers: Mapping[str, Running], wanted: Mapping[str, int]) -> dict[str, float]:
     """Wait until every stage has read so many records; events/s, and CPU by process, from the first tenth of the first stage's on.
 
-    The last stage has a little more to do by then than the first: what is said of it is rather too much than too little.
+    Of several that run the first stage each has begun by then. The last stage has a little more to do than the first: what is said of
+    it is rather too much than too little.
     """
     begun: tuple[float, float, dict[str, float]] | None = None
 
@@ -195,17 +196,18 @@ def drain(workers: Mapping[str, Running], wanted: Mapping[str, int]) -> dict[str
         return sum(each.read(stage) for each in workers.values() if stage in each.names)
 
     first = next(iter(wanted))
+    firsts = [each for each in workers.values() if first in each.names]
     while any(done(stage) < count for stage, count in wanted.items()):
         for name, each in workers.items():
             if each.process.status() == psutil.STATUS_ZOMBIE:
                 raise SystemExit(f"the worker of {name} ended")
-        if begun is None and (read := done(first)) > wanted[first] / 10:
+        if begun is None and (read := done(first)) > wanted[first] / 10 and all(each.read(first) for each in firsts):
             begun = time.monotonic(), read, {name: cpu_seconds(each.process) for name, each in workers.items()}
         time.sleep(LOOK_SECONDS)
     assert begun is not None
     rows = wanted[first] - begun[1]
     used = {f"cpu_us_per_event {name}": (cpu_seconds(each.process) - begun[2][name]) / rows * 1e6 for name, each in workers.items()}
-    return {"events_per_second": rows / (time.monotonic() - begun[0]), **used}
+    return {"events": rows, "events_per_second": rows / (time.monotonic() - begun[0]), **used}
 
 
 def steady(stand: Stand, workers: Sequence[Running], payments: Payments, rate: float) -> dict[str, float]:
