@@ -59,8 +59,8 @@ def main() -> None:
                     account.spoiled.append(f"seed {each}: {error}")
                     print(f"round {each} is void: {error}", flush=True)
                     continue
-                _close(account, under_way)
-                under_way = None
+                closing, under_way = under_way, None
+                _close(account, closing)
                 if played.history is None:
                     account.add(played, None)
                     print(f"round {each}: {' '.join(map(str, played.findings))}", flush=True)
@@ -71,9 +71,16 @@ def main() -> None:
             raise
         finally:
             nursery.close()
-            _close(account, under_way)
-            facts = {**_circumstances(wanted, seed), "pipelines": kinds, **account.facts(), "minutes": round((time.time() - began) / 60, 1)}
-            _keep(wanted, facts | ({"ended_by": ended_by} if ended_by else {}))
+            try:
+                _close(account, under_way)
+            finally:
+                facts = {
+                    **_circumstances(wanted, seed),
+                    "pipelines": kinds,
+                    **account.facts(),
+                    "minutes": round((time.time() - began) / 60, 1),
+                }
+                _keep(wanted, facts | ({"ended_by": ended_by} if ended_by else {}))
     sys.exit(0 if account.holds else 1)
 
 
