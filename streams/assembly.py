@@ -69,7 +69,7 @@ class Given:
     registry: Registry
     encoder: Encoder  # of scored events
     topics: Mapping[str, TopicFacts]
-    hand_on: Callable[[str, Batch], None]  # to the first step of a stage's line
+    hand_on: Callable[[str, Batch, bool], None]  # to a stage's line; whether the batch is alone in it
 
     @property
     def threshold(self) -> float:
@@ -258,7 +258,7 @@ class Parts:
             takeover=self._takeover,
             ownership=self._ownership,
             in_flight=self._in_flight,
-            hand_on=lambda batch: given.hand_on(stage.name, batch),
+            hand_on=lambda batch, alone: given.hand_on(stage.name, batch, alone),
             batch_records=given.settings.worker.batch_records,
             drain_seconds=given.settings.worker.stop_budget_seconds / 2,
             watcher=self._account,

@@ -3,8 +3,10 @@
 Faust gives supervision, the web pages, start and stop order; its own Kafka client stays off. One channel item is one batch, so
 that an event costs nothing here. Each stage is a line of its own:
 
-        source ──▶ [extract] ──▶ [transform] ──▶ [score] ──▶ [load]
-        thread      agent         agent           agent       agent       each runs its step in a thread of its own
+        source ──▶ [extract] ──▶ [transform] ──▶ [score] ──▶ [load]       large batches overlap: each agent runs its step
+        thread │    agent         agent           agent       agent       in a thread of its own
+               └─▶ [all of them, one after the other]                     one that is alone has nobody to overlap with:
+                    agent                                                 a hand-over less for each step
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Line:
     """One stage's way through the frame.
 
     Attributes:
-        name: unique in the frame; its agents are called ``<name>.<step>``.
+        name: unique in the frame; its agents are called ``<name>.<step>``, and ``<name>.all`` that for batches which are alone.
         steps: name and function of each, the last of which ends a batch's way.
         source: blocks until it is told to stop; runs in a thread of its own.
         abandon: tells it to, without waiting for what is under way.
@@ -114,6 +116,7 @@ class Frame:
         self._threads: list[ThreadPoolExecutor] = []
         self._lines: Sequence[Line] = ()
         self._firsts: dict[str, BatchChannel] = {}
+        self._alls: dict[str, BatchChannel] = {}
         self._loop: asyncio.AbstractEventLoop
         self.app = App(
             name,
@@ -128,9 +131,13 @@ class Frame:
         for page in pages:
             self._page(page)
 
-    def hand_on(self, line: str, batch: Batch) -> None:
-        """Give a line's first step a batch, from its source's thread; those in flight are few, so nothing piles up."""
-        asyncio.run_coroutine_threadsafe(self._firsts[line].put(batch), self._loop)  # type: ignore[arg-type]
+    def hand_on(self, line: str, batch: Batch, alone: bool = False) -> None:
+        """Give a line a batch, from its source's thread; those in flight are few, so nothing piles up.
+
+        One that is `alone`, so that none of the line is under way before it has passed, goes through all steps in one thread.
+        """
+        channel = self._alls[line] if alone else self._firsts[line]
+        asyncio.run_coroutine_threadsafe(channel.put(batch), self._loop)  # type: ignore[arg-type]
 
     async def run(self) -> None:
         """Run until all sources end, or one of them or a step fails.
@@ -181,6 +188,15 @@ class Frame:
         for place, (step, function) in enumerate(line.steps):
             following = channels[place + 1] if place + 1 < len(channels) else None
             await self._start_agent(f"{line.name}.{step}", function, channels[place], following)
+        functions = [function for _, function in line.steps]
+
+        def all_steps(batch: Batch) -> Batch:
+            for function in functions:
+                batch = function(batch)
+            return batch
+
+        self._alls[line.name] = BatchChannel(self.app, maxsize=1)
+        await self._start_agent(f"{line.name}.all", all_steps, self._alls[line.name], None)
 
     async def _start_agent(self, name: str, step: Callable[[Batch], Batch], channel: BatchChannel, following: BatchChannel | None) -> None:
         thread = self._thread(name)

@@ -77,7 +77,7 @@ class Source:
         takeover: takes partitions over.
         ownership: gets a token for each partition taken over.
         in_flight: counts the batches between here and their commit.
-        hand_on: receives each batch; may block.
+        hand_on: receives each batch, and whether it is alone: none is under way, and none will be before it has ended. May block.
         batch_records: the most records of a batch.
         drain_seconds: how long a revocation or a stop waits for batches under way.
         watcher: is told which partitions come and go.
@@ -92,7 +92,7 @@ class Source:
         takeover: Takeover,
         ownership: Ownership,
         in_flight: InFlight,
-        hand_on: Callable[[Batch], None],
+        hand_on: Callable[[Batch, bool], None],
         batch_records: int,
         drain_seconds: float,
         watcher: Watcher,
@@ -158,10 +158,7 @@ class Source:
                 for batch in self._batches(self._read()):
                     while not self._room():
                         self._serve_the_group()
-                    self._in_flight.enter()
-                    self._last_records = len(batch)
-                    passing("polled")
-                    self._hand_on(batch)
+                    self._send_on(batch)
         finally:
             self._drain()
             self._consumer.close()
@@ -194,10 +191,23 @@ class Source:
         to its commit, and cost the broker a transaction for a handful of records.
         """
         deadline = time.monotonic() + ROOM_SECONDS
-        most = None if self._last_records >= min(LARGE_RECORDS, self._batch_records * LARGE_SHARE) else 1
+        most = None if self._overlap else 1
         while not (room := self._in_flight.room(ANSWER_SECONDS, most)) and time.monotonic() < deadline:
             self._answer()
         return room
+
+    @property
+    def _overlap(self) -> bool:
+        """Whether the next batch may begin before the last one has ended."""
+        return self._last_records >= min(LARGE_RECORDS, self._batch_records * LARGE_SHARE)
+
+    def _send_on(self, batch: Batch) -> None:
+        """Hand on a batch that there is room for."""
+        self._last_records = len(batch)
+        alone = not self._overlap and not len(self._in_flight)
+        self._in_flight.enter()
+        passing("polled")
+        self._hand_on(batch, alone)
 
     def _drain(self) -> bool:
         """Wait for the batches under way, within the budget, answering what they ask."""

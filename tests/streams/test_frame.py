@@ -78,6 +78,58 @@ def test_batches_handed_on_side_by_side_never_overtake_each_other() -> None:
     assert [offset for step, offset in line.passed if step == "last"] == list(range(4_000))
 
 
+def test_a_batch_that_is_alone_passes_all_steps_in_one_thread() -> None:
+    stand = Stand(batches=0)
+    seen: list[tuple[str, int, str]] = []
+    passed = threading.Event()
+
+    def step(name: str) -> tuple[str, Callable[[Batch], Batch]]:
+        def run(batch: Batch) -> Batch:
+            seen.append((name, batch.spans[0].next_offset, threading.current_thread().name))
+            if name == "last":
+                passed.set()
+            return replace(batch, spans=(replace(batch.spans[0], next_offset=batch.spans[0].next_offset + 1),))
+
+        return name, run
+
+    def source() -> None:
+        for first, alone in ((10, True), (20, False), (30, True)):
+            stand.frame.hand_on("one", batch_of([b"x"], first_offset=first), alone)
+            assert passed.wait(SECONDS)
+            passed.clear()
+
+    stand.lines = [Line("one", [step("first"), step("middle"), step("last")], source, lambda: None)]
+    stand.run()
+    assert [(name, at) for name, at, _ in seen] == [
+        (name, at + place) for at in (11, 21, 31) for place, name in enumerate(("first", "middle", "last"))
+    ], "each step is given what the one before made"
+    threads = [thread for _, _, thread in seen]
+    assert len(set(threads[:3] + threads[6:])) == 1
+    assert len(set(threads)) == 4
+
+
+def test_a_step_that_breaks_on_a_batch_that_is_alone_is_what_the_run_raises() -> None:
+    stand = Stand(batches=0)
+    stopped = threading.Event()
+    later: list[Batch] = []
+
+    def broken(batch: Batch) -> Batch:
+        raise ZeroDivisionError("division by zero")
+
+    def source() -> None:
+        stand.frame.hand_on("one", batch_of([b"x"]), True)
+        assert stopped.wait(SECONDS)
+
+    def collect(batch: Batch) -> Batch:
+        later.append(batch)
+        return batch
+
+    stand.lines = [Line("one", [("first", broken), ("last", collect)], source, stopped.set)]
+    with pytest.raises(ZeroDivisionError):
+        stand.run()
+    assert not later
+
+
 def test_pages_answer_while_batches_pass_with_status_and_body() -> None:
     line = Stand(batches=1)
     line.run()

@@ -13,6 +13,7 @@ from streams.kafka import KafkaError
 from streams.ownership import InFlight, Ownership
 from streams.reading import Reading
 from streams.source import Source
+from tests.streams.batches import batch_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,32 @@ def test_an_end_behind_markers_goes_along_with_records_or_alone_when_nothing_com
     assert spans(Ended(12)) == []
     assert spans() == [(0, 12)], "the marker would look like lag for ever"
     assert spans() == []
+
+
+def test_a_small_batch_with_none_under_way_is_alone_and_the_next_waits_until_it_has_ended(source: Source) -> None:
+    handed: list[tuple[int, bool]] = []
+    source._hand_on = lambda batch, alone: handed.append((len(batch), alone))
+    small, large = batch_of([b"v"] * 24), batch_of([b"v"] * 25)  # a quarter of the most records is large
+    source._send_on(small)
+    assert not source._in_flight.room(0.0, 1), "nobody else may begin"
+    source._in_flight.leave()
+    source._send_on(large)
+    source._send_on(small)
+    source._in_flight.leave()
+    source._send_on(small)
+    assert handed == [(24, True), (25, False), (24, False), (24, False)], "one that others are under way before goes after them"
+
+
+def test_the_next_of_a_small_batch_finds_no_room_before_it_has_ended(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.source.ROOM_SECONDS", 0.05)
+    source._hand_on = lambda batch, alone: None
+    source._send_on(batch_of([b"v"] * 25))
+    assert source._room(), "a large one leaves room beside it"
+    source._send_on(batch_of([b"v"]))
+    source._in_flight.leave()
+    assert not source._room()
+    source._in_flight.leave()
+    assert source._room()
 
 
 def test_an_empty_partition_is_committed_so_that_others_know_that_it_is_read(source: Source) -> None:

@@ -64,7 +64,7 @@ class Reader:
         self.thread = threading.Thread(target=self.source.run)
         self.thread.start()
 
-    def final(self, batch: Batch) -> None:
+    def final(self, batch: Batch, alone: bool) -> None:
         for span in batch.spans:
             self.health.moved(span.partition, span.next_offset)
         self.in_flight.leave()
