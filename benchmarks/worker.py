@@ -10,7 +10,7 @@ Measurements of one worker, ``exactly_once``, customer and terminal windows, a f
   work on the machine makes single slices several times slower;
 - *idle*: nothing comes: its share of a core, and its memory;
 - *again*: a new worker beside the state that the first has left in Redis: seconds from its process's start until a read_committed
-  reader has its first score.
+  reader has its first score, and its memory then.
 
 The answer is asserted: every event scored once, and for some customers and terminals every feature equal to a slow computation.
 """
@@ -245,12 +245,12 @@ def again(stand: Stand, payments: Payments) -> dict[str, float]:
     reader.assign([TopicPartition(topic, 0, reader.get_watermark_offsets(TopicPartition(topic, 0))[1])])
     send_all(plain_producer(stand.settings.kafka), stand.bound.input.name, events(stand).encode(payments.columns()), payments.customer_id)
     began = time.monotonic()
-    with worker(stand):
+    with worker(stand) as process:
         while (first := reader.poll(START_LOOK_SECONDS)) is None or first.error() is not None:
             assert time.monotonic() < began + 60, "the new worker scores nothing"
-        found = time.monotonic() - began
+        found = {"start_seconds": time.monotonic() - began, "rss_bytes": float(process.memory_info().rss)}
     reader.close()
-    return {"start_seconds": found}
+    return found
 
 
 def scored(stand: Stand, values: list[bytes]) -> Columns:
