@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from schemas.errors import MillraceError
@@ -231,13 +232,23 @@ def _abandon(producer: Producer) -> None:
 
 
 def fence(producers: Iterable[str], make: Callable[[str], Producer]) -> None:
-    """End the open transactions of a worker that is gone, by its producers' names, so that nobody waits for their timeout."""
-    for name in producers:
+    """End the open transactions of a worker that is gone, by its producers' names, so that nobody waits for their timeout.
+
+    All at once: for each that is open the client waits half a second before it asks again whether it has ended.
+
+    Raises:
+        KafkaDown: one of them could not be ended.
+    """
+
+    def end(name: str) -> None:
         try:
             make(name).init_transactions(10.0)
             log.warning("fenced_by_name id=%s", name)
         except KafkaException as error:
             raise KafkaDown(f"the transaction of {name} could not be ended: {cause(error).str()}") from error
+
+    with ThreadPoolExecutor(thread_name_prefix="fence") as threads:
+        list(threads.map(end, producers))
 
 
 class Deliveries:
